@@ -1,0 +1,51 @@
+# make demo        a synthetic study through the whole node, then a page to look at (ONCE=1: then exit)
+# make test        lint, types, architecture and every test that this machine can run
+# make lint        ruff, mypy, import-linter
+# make bench       measurements; never part of `make test`
+# make clean       remove the environment and everything that was written here
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+RUN := $(VENV)/bin
+INSTALL := $(RUN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint requirements.lock
+
+.PHONY: demo serve test check lint bench tools clean
+.DEFAULT_GOAL := help
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+$(VENV)/.run: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "Python 3.11 is needed; found: $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "Making the environment in $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@$(INSTALL) --editable '.[test]'
+	@touch $@
+
+demo: $(VENV)/.run
+	@$(RUN)/neuroseg demo $(if $(ONCE),--once)
+
+serve: $(VENV)/.run
+	@$(RUN)/neuroseg serve
+
+tools:
+	@sh scripts/install_test_tools.sh
+
+lint: $(VENV)/.test
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+test: $(VENV)/.test tools lint
+	$(RUN)/python -m pytest
+
+bench: $(VENV)/.test
+	$(RUN)/python -m tests.bench.bench_receive
+
+clean:
+	rm -rf $(VENV) var build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

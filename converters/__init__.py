@@ -1,0 +1,1 @@
+"""DICOM to volumes and label maps to DICOM: pure, no network, no torch."""

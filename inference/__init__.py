@@ -1,0 +1,1 @@
+"""Volumes to label maps; torch and MONAI live here and nowhere else."""

@@ -1,0 +1,1 @@
+"""The service: everything that waits, stores or talks."""

@@ -1,0 +1,172 @@
+"""The nouns that pass between the stages, and the states a case goes through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from converters.volume import Role
+from node.errors import IllegalTransitionError
+
+
+class CaseState(StrEnum):
+    """Where a case stands; each state names files that are synced in the spool."""
+
+    RECEIVING = "receiving"
+    COMPLETE = "complete"
+    ASSEMBLED = "assembled"
+    SEGMENTED = "segmented"
+    ENCODED = "encoded"
+    DELIVERED = "delivered"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+
+
+class Stage(StrEnum):
+    """A durable step of the pipeline; also the name of its queue."""
+
+    CONVERT = "convert"
+    SEGMENT = "segment"
+    ENCODE = "encode"
+    DELIVER = "deliver"
+
+
+class ClosedBy(StrEnum):
+    """Why no further instance is waited for."""
+
+    COMPLETE = "complete"
+    QUIET = "quiet"
+    DEADLINE = "deadline"
+    OPERATOR = "operator"
+
+
+class Transport(StrEnum):
+    """How a result travels."""
+
+    DIMSE = "dimse"
+    STOW = "stow"
+
+
+WORKING = (CaseState.COMPLETE, CaseState.ASSEMBLED, CaseState.SEGMENTED, CaseState.ENCODED)
+FINAL = (
+    CaseState.DELIVERED,
+    CaseState.REJECTED,
+    CaseState.FAILED,
+    CaseState.CANCELLED,
+    CaseState.SUPERSEDED,
+)
+_STOPPABLE = {CaseState.REJECTED, CaseState.FAILED, CaseState.CANCELLED, CaseState.SUPERSEDED}
+
+MOVES: dict[CaseState, frozenset[CaseState]] = {
+    CaseState.RECEIVING: frozenset({CaseState.COMPLETE} | _STOPPABLE),
+    CaseState.COMPLETE: frozenset({CaseState.ASSEMBLED} | _STOPPABLE),
+    CaseState.ASSEMBLED: frozenset({CaseState.SEGMENTED} | _STOPPABLE),
+    CaseState.SEGMENTED: frozenset({CaseState.ENCODED} | _STOPPABLE),
+    CaseState.ENCODED: frozenset({CaseState.DELIVERED} | _STOPPABLE),
+    CaseState.DELIVERED: frozenset({CaseState.SUPERSEDED}),
+    CaseState.REJECTED: frozenset({CaseState.RECEIVING, *WORKING, CaseState.SUPERSEDED}),
+    CaseState.FAILED: frozenset({CaseState.RECEIVING, *WORKING, CaseState.SUPERSEDED}),
+    CaseState.CANCELLED: frozenset({CaseState.RECEIVING, *WORKING, CaseState.SUPERSEDED}),
+    CaseState.SUPERSEDED: frozenset(),
+}
+
+
+def check_move(current: CaseState, wanted: CaseState) -> None:
+    """Raise `IllegalTransitionError` unless the table allows the move."""
+    if wanted not in MOVES[current]:
+        raise IllegalTransitionError(current=current.value, wanted=wanted.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """Why a case ended before its result was delivered."""
+
+    state: CaseState
+    code: str
+    sentence: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedInstance:
+    """One SOP instance that is durable in the spool.
+
+    `path` is relative to the spool; `sha256` is the digest of the encoded data set.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_ae_title: str
+    path: str
+    byte_count: int
+    sha256: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesDecision:
+    """What one series of the study was taken for, and why; `role` is None for *other*."""
+
+    series_instance_uid: str
+    description: str
+    sequence: str
+    role: Role | None
+    score: float
+    reason: str
+    instance_count: int
+    is_whole: bool
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssembledSeries:
+    """One series that serves as an input of the model."""
+
+    series_instance_uid: str
+    role: Role
+    instances: tuple[ReceivedInstance, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssembledCase:
+    """A closed case: one series per input role, nothing more is waited for."""
+
+    case_id: str
+    study_instance_uid: str
+    series: tuple[AssembledSeries, ...]
+    reference_role: Role
+    closed_by: ClosedBy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedSeg:
+    """A DICOM SEG file, synced and checked; `path` is relative to the spool."""
+
+    case_id: str
+    path: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    byte_count: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryReceipt:
+    """Proof that a destination holds the object."""
+
+    case_id: str
+    destination: str
+    transport: Transport
+    sop_instance_uid: str
+    status_code: str
+    attempt: int
+    delivered_at: datetime

@@ -1,0 +1,167 @@
+"""Failures of the node's own input and output."""
+
+from __future__ import annotations
+
+from converters.errors import CodedError
+
+
+class NodeError(CodedError):
+    """Root of this package's errors."""
+
+
+class ConfigError(NodeError):
+    code = "CONFIG_INVALID"
+    sentence = "the configuration cannot be used: {reason}"
+    advice = "Correct config/node.toml or the NEUROSEG_ variables; `neuroseg doctor` says more."
+
+
+class AddressUnavailableError(NodeError):
+    code = "ADDRESS_UNAVAILABLE"
+    sentence = "cannot listen on {address}:{port} ({reason})"
+    advice = "Another program, perhaps another node, has the port; end it or change the port."
+
+
+class SpoolFullError(NodeError):
+    code = "SPOOL_FULL"
+    sentence = "{free_bytes} bytes are free, the floor is {floor_bytes}"
+    advice = "Free space on the spool's disk; receiving starts again by itself."
+
+
+class InstanceUnreadableError(NodeError):
+    code = "INSTANCE_UNREADABLE"
+    sentence = "the instance cannot be accepted: {reason}"
+    advice = "The sender's object is damaged or lacks its identifiers; send the original."
+
+
+class InstanceConflictError(NodeError):
+    code = "INSTANCE_CONFLICT"
+    sentence = "an instance with this SOP Instance UID but other content is already stored"
+    advice = "A changed object needs a new SOP Instance UID."
+
+
+class InstanceMismatchError(NodeError):
+    code = "INSTANCE_MISMATCH"
+    sentence = "{keyword} of the data set is not the one that the C-STORE command names"
+    advice = "Correct the sender; the object contradicts its own request."
+
+
+class InstanceTooLargeError(NodeError):
+    code = "INSTANCE_TOO_LARGE"
+    sentence = "the instance has more than {limit_bytes} bytes"
+    advice = "Raise [receive] max_instance_bytes if such objects are wanted."
+
+
+class SpoolUnwritableError(NodeError):
+    code = "SPOOL_UNWRITABLE"
+    sentence = "the instance cannot be written ({reason})"
+    advice = "Check the spool's disk and the rights on its folder; the sender may try again."
+
+
+class LedgerUnavailableError(NodeError):
+    code = "LEDGER_UNAVAILABLE"
+    sentence = "the ledger cannot be used ({kind})"
+    advice = "Check the ledger's database and its disk; the sender may try again."
+
+
+class SopClassUnsupportedError(NodeError):
+    code = "SOP_CLASS_UNSUPPORTED"
+    sentence = "the SOP class of the instance is not the one that was negotiated"
+    advice = "Correct the sender; the object contradicts its own association."
+
+
+class PeerUnavailableError(NodeError):
+    code = "PEER_UNAVAILABLE"
+    sentence = "{destination} does not answer ({reason})"
+    advice = "Check that the destination runs and can be reached; delivery is tried again."
+
+
+class PeerRefusedError(NodeError):
+    """A final no; lack of resources (A7xx, HTTP 429 and 5xx) is `PeerUnavailableError` instead."""
+
+    code = "PEER_REFUSED"
+    sentence = "{destination} refused the object with status {status}"
+    advice = "Check the destination's log and its rules for this node's AE title."
+
+
+class IllegalTransitionError(NodeError):
+    code = "CASE_ILLEGAL_MOVE"
+    sentence = "a case cannot go from {current} to {wanted}"
+    advice = "Report this as a defect with the case's log."
+
+
+class CaseUnknownError(NodeError):
+    code = "CASE_UNKNOWN"
+    sentence = "there is no such case"
+    advice = "List the cases with `neuroseg cases`."
+
+
+class StudyCountError(NodeError):
+    code = "STUDY_COUNT"
+    sentence = "the folder holds {count} studies, expected one"
+    advice = "Give a folder with the DICOM files of one study."
+
+
+class NothingNewError(NodeError):
+    code = "CASE_NOTHING_NEW"
+    sentence = "the late instances change none of the model's inputs; the earlier result stands"
+    advice = "Nothing to do. Retry the case to have it computed again."
+
+
+class CancelledByOperatorError(NodeError):
+    code = "CASE_CANCELLED"
+    sentence = "an operator cancelled the case"
+    advice = "Retry the case to have it computed after all."
+
+
+class JobCrashedError(NodeError):
+    code = "JOB_CRASHED"
+    sentence = "the process died again and again while the case was {stage}"
+    advice = "Look for the cause in the log (memory, disk), then retry the case."
+
+
+class UnforeseenError(NodeError):
+    code = "UNFORESEEN"
+    sentence = "an unforeseen {kind} in {place}"
+    advice = "Report this as a defect with the case's log, then retry the case."
+
+
+class RequestInvalidError(NodeError):
+    code = "REQUEST_INVALID"
+    sentence = "the query parameter {parameter} is not {expected}"
+    advice = "Correct the address."
+
+
+class RequestRefusedError(NodeError):
+    code = "REQUEST_REFUSED"
+    sentence = "the request cannot be answered (HTTP {status})"
+    advice = "Pages and interface are read only: GET and HEAD."
+
+
+class HostRefusedError(NodeError):
+    code = "HOST_REFUSED"
+    sentence = "the Host header names a host that this node does not answer for"
+    advice = "Use the address of [web] in config/node.toml, or localhost."
+
+
+class ResourceUnknownError(NodeError):
+    code = "RESOURCE_UNKNOWN"
+    sentence = "there is nothing at this address"
+    advice = "Begin at the status page."
+
+
+class CaseFileAbsentError(NodeError):
+    code = "CASE_FILE_ABSENT"
+    sentence = "the case has no {name}"
+    advice = "Files appear as the case goes on; see which ones it names."
+
+
+class NotReadyError(NodeError):
+    code = "NODE_NOT_READY"
+    sentence = "not ready: {missing} missing"
+    advice = "Start the roles that are missing; `neuroseg doctor` says more."
+
+
+class LedgerUnreadableError(NodeError):
+    code = "LEDGER_UNREADABLE"
+    sentence = "the ledger cannot be read"
+    advice = "Check the database and the disk that it lies on; nothing is lost."

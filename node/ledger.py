@@ -1,0 +1,335 @@
+"""The truth about studies: instances, cases, attempts, results, receipts. The only writer of state.
+
+Every method is one transaction. A state is committed before the work that relies on it, so that a
+restart finds either the state before or the state after, never something in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from node import tables, uids
+from node.cases import (
+    AssembledCase,
+    CaseState,
+    DeliveryReceipt,
+    EncodedSeg,
+    Ending,
+    ReceivedInstance,
+    SeriesDecision,
+    Stage,
+    check_move,
+)
+from node.errors import CaseUnknownError, InstanceConflictError
+from node.reading import LedgerReader
+from node.rows import CaseRow
+
+_case = tables.case
+_REOPENED = (CaseState.REJECTED, CaseState.FAILED)
+
+
+class Ledger(LedgerReader):
+    """The node's database, for the roles that write to it."""
+
+    # -- receiving ---------------------------------------------------------------------------
+
+    def record_instance(self, instance: ReceivedInstance, *, model_id: str) -> bool:
+        """Add an instance and open or touch its study's case; return False for a known one.
+
+        Raises
+        ------
+        InstanceConflictError
+            The SOP Instance UID is known with other content.
+        """
+        seconds = instance.received_at.timestamp()
+        values = {**asdict(instance), "received_at": seconds}
+        table = tables.instance
+        with self._engine.begin() as connection:
+            known = connection.execute(
+                sa.select(table.c.sha256).where(
+                    table.c.sop_instance_uid == instance.sop_instance_uid
+                )
+            ).scalar()
+            if known is not None:
+                if known != instance.sha256:
+                    raise InstanceConflictError
+                return False
+            connection.execute(table.insert().values(values))
+            self._touch_case(connection, instance.study_instance_uid, model_id, seconds)
+        return True
+
+    def _touch_case(self, connection: Connection, study: str, model_id: str, now: float) -> None:
+        newest = connection.execute(
+            sa.select(_case.c.case_id, _case.c.revision, _case.c.state)
+            .where(_case.c.study_instance_uid == study, _case.c.model_id == model_id)
+            .order_by(_case.c.revision.desc())
+            .limit(1)
+            .with_for_update()  # a case that is being closed must not take the instance any more
+        ).first()
+        if newest is not None and newest.state == CaseState.RECEIVING:
+            connection.execute(
+                _case.update()
+                .where(_case.c.case_id == newest.case_id)
+                .values(last_received_at=now, updated_at=now)
+            )
+            return
+        if newest is not None and newest.state in _REOPENED:
+            connection.execute(
+                _case.update()
+                .where(_case.c.case_id == newest.case_id)
+                .values(state=CaseState.SUPERSEDED.value, updated_at=now)
+            )
+        revision = 1 if newest is None else newest.revision + 1
+        connection.execute(
+            _case.insert().values(
+                case_id=uids.case_id(study, model_id, revision),
+                study_instance_uid=study,
+                model_id=model_id,
+                revision=revision,
+                state=CaseState.RECEIVING.value,
+                opened_at=now,
+                last_received_at=now,
+                updated_at=now,
+                reason="",
+            )
+        )
+
+    # -- moving a case -----------------------------------------------------------------------
+
+    def move(self, case_id: str, wanted: CaseState, **values: Any) -> None:  # noqa: ANN401
+        """Change a case's state, with further columns; a repeated move to the same state is none.
+
+        Raises
+        ------
+        IllegalTransitionError
+            The table in `node.cases` does not allow the move.
+        CaseUnknownError
+            There is no such case.
+        """
+        with self._engine.begin() as connection:
+            self._move(connection, case_id, wanted, values)
+
+    def _move(
+        self, connection: Connection, case_id: str, wanted: CaseState, values: dict[str, Any]
+    ) -> None:
+        current = connection.execute(
+            sa.select(_case.c.state).where(_case.c.case_id == case_id).with_for_update()
+        ).scalar()
+        if current is None:
+            raise CaseUnknownError
+        if current == wanted:
+            return
+        check_move(CaseState(current), wanted)
+        connection.execute(
+            _case.update()
+            .where(_case.c.case_id == case_id)
+            .values(state=wanted.value, updated_at=time.time(), **values)
+        )
+
+    def close_case(
+        self,
+        case: AssembledCase,
+        decisions: Iterable[SeriesDecision],
+        reason: str,
+        *,
+        seen_instances: int,
+    ) -> bool:
+        """Record what a case consists of and why nothing more is waited for.
+
+        Returns False, and changes nothing, when the case is no longer open or when more instances
+        of the study have arrived than the `seen_instances` that the decision is based on.
+        """
+        members = [
+            {"case_id": case.case_id, "sop_instance_uid": one.sop_instance_uid, "role": series.role}
+            for series in case.series
+            for one in series.instances
+        ]
+        with self._engine.begin() as connection:
+            if not self._is_as_seen(connection, case.case_id, seen_instances):
+                return False
+            self._save_decisions(connection, case.case_id, decisions)
+            connection.execute(tables.case_instance.insert(), members)
+            values = {
+                "closed_at": time.time(),
+                "closed_by": case.closed_by.value,
+                "reason": reason,
+                "reference_role": case.reference_role,
+            }
+            self._move(connection, case.case_id, CaseState.COMPLETE, values)
+        return True
+
+    def refuse_open_case(
+        self,
+        case_id: str,
+        ending: Ending,
+        decisions: Iterable[SeriesDecision],
+        *,
+        seen_instances: int,
+    ) -> bool:
+        """End a case that is still open; the same guard as `close_case`."""
+        with self._engine.begin() as connection:
+            if not self._is_as_seen(connection, case_id, seen_instances):
+                return False
+            self._save_decisions(connection, case_id, decisions)
+            self._end(connection, case_id, ending)
+        return True
+
+    @staticmethod
+    def _is_as_seen(connection: Connection, case_id: str, seen_instances: int) -> bool:
+        row = connection.execute(
+            sa.select(_case.c.state, _case.c.study_instance_uid)
+            .where(_case.c.case_id == case_id)
+            .with_for_update()
+        ).first()
+        if row is None or row.state != CaseState.RECEIVING:
+            return False
+        held = connection.execute(
+            sa.select(sa.func.count())
+            .select_from(tables.instance)
+            .where(tables.instance.c.study_instance_uid == row.study_instance_uid)
+        ).scalar_one()
+        return bool(held == seen_instances)
+
+    def end_case(self, case_id: str, ending: Ending) -> None:
+        """Reject, fail or cancel a case with its reason; where it stood is kept for a retry."""
+        with self._engine.begin() as connection:
+            self._end(connection, case_id, ending)
+
+    def _end(self, connection: Connection, case_id: str, ending: Ending) -> None:
+        stood = connection.execute(
+            sa.select(_case.c.state).where(_case.c.case_id == case_id)
+        ).scalar()
+        values = {
+            "code": ending.code,
+            "sentence": ending.sentence,
+            "advice": ending.advice,
+            "resume_state": stood,
+        }
+        self._move(connection, case_id, ending.state, values)
+
+    def reopen(self, case_id: str) -> CaseRow:
+        """Put a failed, cancelled or rejected case back where it stood, as a new run."""
+        row = self.case(case_id)
+        stood = row.resume_state or CaseState.RECEIVING
+        values = {
+            "code": None,
+            "sentence": None,
+            "advice": None,
+            "resume_state": None,
+            "run": row.run + 1,
+        }
+        self.move(case_id, stood, **values)
+        return self.case(case_id)
+
+    def supersede_earlier(self, case: CaseRow) -> None:
+        """Mark the ended revisions before this one as superseded."""
+        ended = [CaseState.DELIVERED, *_REOPENED, CaseState.CANCELLED]
+        with self._engine.begin() as connection:
+            connection.execute(
+                _case.update()
+                .where(
+                    _case.c.study_instance_uid == case.study_instance_uid,
+                    _case.c.model_id == case.model_id,
+                    _case.c.revision < case.revision,
+                    _case.c.state.in_([state.value for state in ended]),
+                )
+                .values(state=CaseState.SUPERSEDED.value, updated_at=time.time())
+            )
+
+    @staticmethod
+    def _save_decisions(
+        connection: Connection, case_id: str, decisions: Iterable[SeriesDecision]
+    ) -> None:
+        connection.execute(
+            tables.case_series.delete().where(tables.case_series.c.case_id == case_id)
+        )
+        values = [{"case_id": case_id, **asdict(decision)} for decision in decisions]
+        if values:
+            connection.execute(tables.case_series.insert(), values)
+
+    # -- attempts, results, receipts ---------------------------------------------------------
+
+    def begin_attempt(self, case_id: str, stage: Stage, destination: str | None = None) -> int:
+        """Record that a stage starts; return the attempt's number."""
+        with self._engine.begin() as connection:
+            attempt_id: int = connection.execute(
+                tables.attempt.insert()
+                .values(
+                    case_id=case_id,
+                    stage=stage.value,
+                    destination=destination,
+                    started_at=time.time(),
+                )
+                .returning(tables.attempt.c.attempt_id)
+            ).scalar_one()
+        return attempt_id
+
+    def end_attempt(
+        self, attempt_id: int, *, outcome: str, code: str | None = None, sentence: str | None = None
+    ) -> None:
+        """Record how an attempt ended; one that has ended is never overwritten."""
+        table = tables.attempt
+        with self._engine.begin() as connection:
+            connection.execute(
+                table.update()
+                .where(
+                    table.c.attempt_id == attempt_id,
+                    table.c.outcome.is_(None),
+                )
+                .values(ended_at=time.time(), outcome=outcome, code=code, sentence=sentence)
+            )
+
+    def save_result(self, seg: EncodedSeg, *, summary: dict[str, Any]) -> None:
+        """Record an encoded object and what the page shows of it, and move the case."""
+        table = tables.result
+        with self._engine.begin() as connection:
+            connection.execute(table.delete().where(table.c.case_id == seg.case_id))
+            connection.execute(table.insert().values(**asdict(seg)))
+            self._move(connection, seg.case_id, CaseState.ENCODED, {"summary": summary})
+
+    def save_receipt(self, receipt: DeliveryReceipt) -> None:
+        """Record a delivery; the first receipt of an object at a destination stands."""
+        table = tables.receipt
+        key = (
+            table.c.case_id == receipt.case_id,
+            table.c.destination == receipt.destination,
+            table.c.sop_instance_uid == receipt.sop_instance_uid,
+        )
+        with self._engine.begin() as connection:
+            if connection.execute(sa.select(table.c.attempt).where(*key)).first() is None:
+                connection.execute(
+                    table.insert().values(
+                        **{
+                            **asdict(receipt),
+                            "delivered_at": receipt.delivered_at.timestamp(),
+                            "transport": receipt.transport.value,
+                        }
+                    )
+                )
+
+    # -- workers -----------------------------------------------------------------------------
+
+    def beat(
+        self,
+        executor_id: str,
+        *,
+        role: str,
+        host: str,
+        pid: int,
+        detail: dict[str, Any] | None = None,
+    ) -> None:
+        """Say that a process lives, by the database's own clock."""
+        table = tables.worker
+        values = {"role": role, "host": host, "pid": pid, "seen_at": self._clock, "detail": detail}
+        with self._engine.begin() as connection:
+            found = connection.execute(
+                table.update().where(table.c.executor_id == executor_id).values(values)
+            ).rowcount
+            if not found:
+                connection.execute(table.insert().values(executor_id=executor_id, **values))

@@ -1,0 +1,203 @@
+"""What the ledger can be asked; the web role gets no more than this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from node import rows, tables
+from node.cases import (
+    AssembledCase,
+    AssembledSeries,
+    CaseState,
+    DeliveryReceipt,
+    EncodedSeg,
+    ReceivedInstance,
+    SeriesDecision,
+)
+from node.errors import CaseUnknownError
+from node.rows import AttemptRow, CaseRow, WorkerRow
+
+T = TypeVar("T")
+
+_case = tables.case
+
+
+class LedgerReader:
+    """The node's database, for reading.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy URL of an SQLite file or a PostgreSQL database.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = tables.open_engine(url)
+        self._clock = tables.database_clock(self._engine)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return self._engine.execution_options(reads_only=True).begin()
+
+    def digest_of(self, sop_instance_uid: str) -> str | None:
+        """Return the digest of a stored instance, None when there is none."""
+        column = tables.instance.c.sha256
+        with self._reading() as connection:
+            digest: str | None = connection.execute(
+                sa.select(column).where(tables.instance.c.sop_instance_uid == sop_instance_uid)
+            ).scalar()
+        return digest
+
+    def workers(self) -> list[WorkerRow]:
+        """Return every process that ever beat, with the time since."""
+        table = tables.worker
+        age = (sa.type_coerce(self._clock, sa.Float) - table.c.seen_at).label("age_s")
+        with self._reading() as connection:
+            return [rows.worker_row(row) for row in connection.execute(sa.select(table, age))]
+
+    def cases(self, *states: CaseState, limit: int = 100, offset: int = 0) -> list[CaseRow]:
+        """Return cases, newest first; of some states only when any is named."""
+        query = sa.select(_case).order_by(_case.c.opened_at.desc(), _case.c.revision.desc())
+        if states:
+            query = query.where(_case.c.state.in_([state.value for state in states]))
+        with self._reading() as connection:
+            found = connection.execute(query.limit(limit).offset(offset))
+            return [rows.case_row(row) for row in found]
+
+    def case(self, case_id: str) -> CaseRow:
+        """Return one case.
+
+        Raises
+        ------
+        CaseUnknownError
+            There is no such case.
+        """
+        with self._reading() as connection:
+            row = connection.execute(sa.select(_case).where(_case.c.case_id == case_id)).first()
+        if row is None:
+            raise CaseUnknownError
+        return rows.case_row(row)
+
+    def earlier_revisions(self, row: CaseRow) -> list[CaseRow]:
+        """Return the cases of the same study and model with a lower revision, newest first."""
+        query = (
+            sa.select(_case)
+            .where(
+                _case.c.study_instance_uid == row.study_instance_uid,
+                _case.c.model_id == row.model_id,
+                _case.c.revision < row.revision,
+            )
+            .order_by(_case.c.revision.desc())
+        )
+        with self._reading() as connection:
+            return [rows.case_row(one) for one in connection.execute(query)]
+
+    def counts(self) -> dict[CaseState, int]:
+        """Return how many cases are in each state; every state is named."""
+        with self._reading() as connection:
+            found = {
+                row.state: row.total
+                for row in connection.execute(
+                    sa.select(_case.c.state, sa.func.count().label("total")).group_by(_case.c.state)
+                )
+            }
+        return {state: found.get(state.value, 0) for state in CaseState}
+
+    def study_instances(self, study_instance_uid: str) -> list[ReceivedInstance]:
+        """Return what was received of a study, in order of arrival."""
+        table = tables.instance
+        with self._reading() as connection:
+            found = connection.execute(
+                sa.select(table)
+                .where(table.c.study_instance_uid == study_instance_uid)
+                .order_by(table.c.received_at, table.c.sop_instance_uid)
+            )
+            return [rows.received_instance(row) for row in found]
+
+    def received(self, study_instance_uid: str) -> tuple[int, int]:
+        """Return how many series and how many instances of a study were received."""
+        table = tables.instance
+        series_count = sa.func.count(sa.distinct(table.c.series_instance_uid))
+        query = sa.select(series_count, sa.func.count()).where(
+            table.c.study_instance_uid == study_instance_uid
+        )
+        with self._reading() as connection:
+            counts = connection.execute(query).one()
+        return int(counts[0]), int(counts[1])
+
+    def assembled(self, case_id: str) -> AssembledCase:
+        """Return a closed case with the instances that it was closed with."""
+        row = self.case(case_id)
+        own, table = tables.case_instance, tables.instance
+        by_role: dict[str, list[ReceivedInstance]] = {}
+        with self._reading() as connection:
+            found = connection.execute(
+                sa.select(table, own.c.role)
+                .join(own, own.c.sop_instance_uid == table.c.sop_instance_uid)
+                .where(own.c.case_id == case_id)
+                .order_by(own.c.role, table.c.sop_instance_uid)
+            )
+            for one in found:
+                by_role.setdefault(one.role, []).append(rows.received_instance(one))
+        if not by_role or row.closed_by is None or row.reference_role is None:
+            raise CaseUnknownError
+        series = tuple(
+            AssembledSeries(
+                series_instance_uid=many[0].series_instance_uid, role=role, instances=tuple(many)
+            )
+            for role, many in by_role.items()
+        )
+        return AssembledCase(
+            case_id=case_id,
+            study_instance_uid=row.study_instance_uid,
+            series=series,
+            reference_role=row.reference_role,
+            closed_by=row.closed_by,
+        )
+
+    def decisions(self, case_id: str) -> list[SeriesDecision]:
+        """Return what each series of the study was taken for."""
+        table = tables.case_series
+        return self._of_case(
+            table,
+            case_id,
+            rows.series_decision,
+            table.c.role.is_(None),
+            table.c.role,
+            table.c.description,
+        )
+
+    def attempts(self, case_id: str) -> list[AttemptRow]:
+        """Return every attempt of a case, first to last."""
+        return self._of_case(tables.attempt, case_id, rows.attempt_row, tables.attempt.c.attempt_id)
+
+    def results(self, case_id: str) -> list[EncodedSeg]:
+        """Return the encoded objects of a case."""
+        return self._of_case(
+            tables.result, case_id, rows.encoded_seg, tables.result.c.sop_instance_uid
+        )
+
+    def receipts(self, case_id: str) -> list[DeliveryReceipt]:
+        """Return the receipts of a case, first to last."""
+        return self._of_case(
+            tables.receipt, case_id, rows.delivery_receipt, tables.receipt.c.delivered_at
+        )
+
+    def _of_case(
+        self,
+        table: sa.Table,
+        case_id: str,
+        convert: Callable[[Row[Any]], T],
+        *order: sa.ColumnElement[Any],
+    ) -> list[T]:
+        query = sa.select(table).where(table.c.case_id == case_id).order_by(*order)
+        with self._reading() as connection:
+            return [convert(row) for row in connection.execute(query)]

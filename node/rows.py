@@ -1,0 +1,126 @@
+"""What the ledger's rows become: frozen values with aware UTC times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.engine import Row
+
+from node.cases import (
+    CaseState,
+    ClosedBy,
+    DeliveryReceipt,
+    EncodedSeg,
+    ReceivedInstance,
+    SeriesDecision,
+    Stage,
+    Transport,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseRow:
+    """A case as the ledger knows it; times are aware UTC, `summary` is what the page shows.
+
+    `run` counts how often an operator had it started again, so that its jobs get new names.
+    """
+
+    case_id: str
+    study_instance_uid: str
+    model_id: str
+    revision: int
+    state: CaseState
+    opened_at: datetime
+    last_received_at: datetime
+    updated_at: datetime
+    closed_at: datetime | None
+    closed_by: ClosedBy | None
+    reason: str
+    reference_role: str | None
+    code: str | None
+    sentence: str | None
+    advice: str | None
+    resume_state: CaseState | None
+    run: int
+    summary: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow:
+    """One try of a stage; `outcome` is None while it runs or when its process died."""
+
+    attempt_id: int
+    case_id: str
+    stage: Stage
+    destination: str | None
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    code: str | None
+    sentence: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRow:
+    """A process that beats; `age_s` is the time since it was seen, by the database's clock."""
+
+    executor_id: str
+    role: str
+    host: str
+    pid: int
+    age_s: float
+    detail: dict[str, Any] | None
+
+
+def _utc(seconds: float | None) -> Any:  # noqa: ANN401 - datetime, or None where the column may be
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _values(row: Row[Any], kind: type) -> dict[str, Any]:
+    """Return the columns of `row` that are fields of `kind`, times converted."""
+    columns = row._mapping  # noqa: SLF001 - SQLAlchemy's documented accessor
+    values = {field.name: columns[field.name] for field in fields(kind)}
+    return {name: _utc(value) if name.endswith("_at") else value for name, value in values.items()}
+
+
+def case_row(row: Row[Any]) -> CaseRow:
+    """Return a row of ``imaging_case``."""
+    values = _values(row, CaseRow)
+    values["state"] = CaseState(values["state"])
+    for name, kind in (("closed_by", ClosedBy), ("resume_state", CaseState)):
+        values[name] = None if values[name] is None else kind(values[name])
+    return CaseRow(**values)
+
+
+def attempt_row(row: Row[Any]) -> AttemptRow:
+    """Return a row of ``attempt``."""
+    return AttemptRow(**{**_values(row, AttemptRow), "stage": Stage(row.stage)})
+
+
+def worker_row(row: Row[Any]) -> WorkerRow:
+    """Return a row of ``worker`` with its age."""
+    return WorkerRow(**_values(row, WorkerRow))
+
+
+def received_instance(row: Row[Any]) -> ReceivedInstance:
+    """Return a row of ``instance``."""
+    return ReceivedInstance(**_values(row, ReceivedInstance))
+
+
+def series_decision(row: Row[Any]) -> SeriesDecision:
+    """Return a row of ``case_series``."""
+    return SeriesDecision(**_values(row, SeriesDecision))
+
+
+def encoded_seg(row: Row[Any]) -> EncodedSeg:
+    """Return a row of ``result``."""
+    return EncodedSeg(**_values(row, EncodedSeg))
+
+
+def delivery_receipt(row: Row[Any]) -> DeliveryReceipt:
+    """Return a row of ``receipt``."""
+    return DeliveryReceipt(
+        **{**_values(row, DeliveryReceipt), "transport": Transport(row.transport)}
+    )

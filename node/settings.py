@@ -1,0 +1,252 @@
+"""config/node.toml and the environment, read once into one frozen tree.
+
+The environment wins over the file: ``NEUROSEG_RECEIVE__PORT=104`` overrides ``[receive] port``.
+Secrets belong there and are never shown.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from node.cases import Transport
+from node.errors import ConfigError
+
+_AE_TITLE_LENGTH = 16
+_PREFIX, _DELIMITER = "NEUROSEG_", "__"
+
+
+def _valid_ae_title(value: str) -> str:
+    """Check an AE title (PS3.5 6.2: at most 16 characters of the default repertoire)."""
+    if not 1 <= len(value.strip()) <= _AE_TITLE_LENGTH or "\\" in value or not value.isprintable():
+        raise ValueError("an AE title has 1 to 16 printable characters without backslash")
+    return value.strip()
+
+
+AeTitle = Annotated[str, AfterValidator(_valid_ae_title)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Branch(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Receive(_Branch):
+    """The C-STORE door."""
+
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    ae_title: AeTitle = "NEUROSEG"
+    check_called_ae_title: bool = False
+    calling_ae_titles: tuple[AeTitle, ...] = ()
+    max_associations: int = Field(default=20, ge=1)
+    max_pdu_bytes: int = Field(default=131072, ge=4096)
+    max_instance_bytes: int = Field(default=2**30, ge=2**10)
+    idle_timeout_s: Seconds = 60.0
+
+
+class Web(_Branch):
+    """The status page and API."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    host_names: tuple[str, ...] = ()
+
+
+class Spool(_Branch):
+    """Where everything durable lives."""
+
+    path: Path = Path("var")
+    free_floor_bytes: int = Field(default=2 * 2**30, ge=0)
+
+
+class Assemble(_Branch):
+    """When a study is complete."""
+
+    poll_s: Seconds = 1.0
+    settle_s: Seconds = 3.0
+    quiet_s: Seconds = 60.0
+    deadline_s: Seconds = 3600.0
+
+
+class Model(_Branch):
+    """Which model the node serves; `folder` holds model.toml and the weights."""
+
+    folder: Path = Path("models/demo-glioma")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=0, ge=0)
+
+
+class Jobs(_Branch):
+    """The durable job engine; an empty URL means an SQLite file in the spool."""
+
+    url: SecretStr = SecretStr("")
+    worker_name: str = Field(default="node-1", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
+    workers: int = Field(default=2, ge=1)
+    heartbeat_timeout_s: float = Field(default=60.0, ge=1)
+    sweep_s: float = Field(default=5.0, ge=0.1)
+    poll_s: float = Field(default=0.5, ge=0.05)
+
+
+class Ledger(_Branch):
+    """The truth about studies; an empty URL means an SQLite file in the spool."""
+
+    url: SecretStr = SecretStr("")
+
+
+class Delivery(_Branch):
+    """How failed deliveries are repeated: `first_delay_s` doubled up to `longest_delay_s`."""
+
+    first_delay_s: Seconds = 10.0
+    longest_delay_s: Seconds = 1800.0
+    max_attempts: int = Field(default=200, ge=1)
+
+
+def _is_plain_url(text: str) -> bool:
+    """Say whether a URL is whole and holds no credentials, which libraries would quote."""
+    try:
+        url = urlsplit(text)
+        has_port = url.port != 0
+    except ValueError:
+        return False
+    return bool(url.scheme in ("http", "https") and url.hostname and has_port) and (
+        "@" not in url.netloc
+    )
+
+
+class Destination(_Branch):
+    """One peer that results go to."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
+    transport: Transport
+    host: str = ""
+    port: Port = 0
+    ae_title: AeTitle = "PACS"
+    url: str = ""
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    bearer_token: SecretStr = SecretStr("")
+    timeout_s: float = Field(default=60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> Self:
+        if self.transport is Transport.DIMSE and not (self.host and self.port):
+            raise ValueError("a dimse destination needs host and port")
+        if self.transport is Transport.STOW and not _is_plain_url(self.url):
+            raise ValueError("a stow destination needs an http(s) url without credentials in it")
+        return self
+
+
+class Settings(BaseSettings):
+    """Everything the node can be told; the environment wins over the file."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=_PREFIX,
+        env_nested_delimiter=_DELIMITER,
+        hide_input_in_errors=True,
+    )
+
+    receive: Receive = Receive()
+    web: Web = Web()
+    spool: Spool = Spool()
+    assemble: Assemble = Assemble()
+    model: Model = Model()
+    jobs: Jobs = Jobs()
+    ledger: Ledger = Ledger()
+    delivery: Delivery = Delivery()
+    destinations: tuple[Destination, ...] = ()
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [destination.name for destination in self.destinations]
+        if len(set(names)) != len(names):
+            raise ValueError("two destinations have the same name")
+        return self
+
+    @property
+    def ledger_url(self) -> str:
+        """Where the ledger is: an SQLAlchemy URL."""
+        return self.ledger.url.get_secret_value() or _sqlite(self.spool.path / "ledger.sqlite")
+
+    @property
+    def jobs_url(self) -> str:
+        """Where the job engine keeps its rows: an SQLAlchemy URL."""
+        return self.jobs.url.get_secret_value() or _sqlite(self.spool.path / "jobs.sqlite")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, and read nothing else."""
+        return env_settings, init_settings
+
+
+def _sqlite(path: Path) -> str:
+    return f"sqlite:///{path.absolute()}"
+
+
+def _check_branches_of_environment() -> None:
+    """Refuse a variable of a branch that does not exist; the library would ignore it."""
+    known = tuple(f"{_PREFIX}{name.upper()}{_DELIMITER}" for name in Settings.model_fields)
+    for name in sorted(os.environ):
+        upper = name.upper()
+        if upper.startswith(_PREFIX) and _DELIMITER in upper and not upper.startswith(known):
+            raise ConfigError(reason=f"environment: {name} belongs to no setting")
+
+
+def load(path: Path | None) -> Settings:
+    """Return the settings of a file (None: defaults) overridden by the environment.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, is no TOML, or a key or value is not allowed. The message names
+        the keys, never the values.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(reason=f"{path} cannot be read ({error.strerror})") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(reason=f"{path} is not valid TOML") from error
+    _check_branches_of_environment()
+    try:
+        return Settings(**values)
+    except SettingsError as error:  # names the field; what it could not parse may be a secret
+        raise ConfigError(reason=f"environment: {error}, expected JSON") from None
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_context=False)
+        )
+        raise ConfigError(reason=problems) from error

@@ -1,0 +1,190 @@
+"""The ledger's tables and how a connection to them is opened.
+
+Times are seconds since 1970 in UTC. SQLite runs in WAL mode with full synchronisation: a committed
+row survives a power cut.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import OperationalError
+
+from node.errors import LedgerUnavailableError
+
+metadata = sa.MetaData()
+SCHEMA_VERSION = 1
+
+meta = sa.Table(
+    "ledger_meta",
+    metadata,
+    sa.Column("schema_version", sa.Integer, nullable=False),
+)
+instance = sa.Table(
+    "instance",
+    metadata,
+    sa.Column("sop_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("study_instance_uid", sa.String(64), nullable=False, index=True),
+    sa.Column("series_instance_uid", sa.String(64), nullable=False),
+    sa.Column("sop_class_uid", sa.String(64), nullable=False),
+    sa.Column("transfer_syntax_uid", sa.String(64), nullable=False),
+    sa.Column("calling_ae_title", sa.String(16), nullable=False),
+    sa.Column("path", sa.String(200), nullable=False),
+    sa.Column("byte_count", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("received_at", sa.Float, nullable=False),
+)
+case = sa.Table(
+    "imaging_case",
+    metadata,
+    sa.Column("case_id", sa.String(32), primary_key=True),
+    sa.Column("study_instance_uid", sa.String(64), nullable=False),
+    sa.Column("model_id", sa.String(100), nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("opened_at", sa.Float, nullable=False),
+    sa.Column("last_received_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    sa.Column("closed_at", sa.Float),
+    sa.Column("closed_by", sa.String(16)),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("reference_role", sa.String(16)),
+    sa.Column("code", sa.String(64)),
+    sa.Column("sentence", sa.Text),
+    sa.Column("advice", sa.Text),
+    sa.Column("resume_state", sa.String(16)),
+    sa.Column("run", sa.Integer, nullable=False, default=1),
+    sa.Column("summary", sa.JSON),
+    sa.UniqueConstraint("study_instance_uid", "model_id", "revision"),
+)
+case_series = sa.Table(
+    "case_series",
+    metadata,
+    sa.Column("case_id", sa.String(32), primary_key=True),
+    sa.Column("series_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("description", sa.String(64), nullable=False),
+    sa.Column("sequence", sa.String(32), nullable=False),
+    sa.Column("role", sa.String(16)),
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("instance_count", sa.Integer, nullable=False),
+    sa.Column("is_whole", sa.Boolean, nullable=False),
+    sa.Column("code", sa.String(64)),
+)
+case_instance = sa.Table(
+    "case_instance",
+    metadata,
+    sa.Column("case_id", sa.String(32), primary_key=True),
+    sa.Column("sop_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("role", sa.String(16), nullable=False),
+)
+attempt = sa.Table(
+    "attempt",
+    metadata,
+    sa.Column("attempt_id", sa.Integer, primary_key=True),
+    sa.Column("case_id", sa.String(32), nullable=False, index=True),
+    sa.Column("stage", sa.String(16), nullable=False),
+    sa.Column("destination", sa.String(32)),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float),
+    sa.Column("outcome", sa.String(16)),
+    sa.Column("code", sa.String(64)),
+    sa.Column("sentence", sa.Text),
+)
+result = sa.Table(
+    "result",
+    metadata,
+    sa.Column("case_id", sa.String(32), primary_key=True),
+    sa.Column("sop_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("sop_class_uid", sa.String(64), nullable=False),
+    sa.Column("series_instance_uid", sa.String(64), nullable=False),
+    sa.Column("study_instance_uid", sa.String(64), nullable=False),
+    sa.Column("transfer_syntax_uid", sa.String(64), nullable=False),
+    sa.Column("path", sa.String(200), nullable=False),
+    sa.Column("byte_count", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+)
+receipt = sa.Table(
+    "receipt",
+    metadata,
+    sa.Column("case_id", sa.String(32), primary_key=True),
+    sa.Column("destination", sa.String(32), primary_key=True),
+    sa.Column("sop_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("transport", sa.String(8), nullable=False),
+    sa.Column("status_code", sa.String(16), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("delivered_at", sa.Float, nullable=False),
+)
+worker = sa.Table(
+    "worker",
+    metadata,
+    sa.Column("executor_id", sa.String(100), primary_key=True),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("host", sa.String(100), nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("seen_at", sa.Float, nullable=False),
+    sa.Column("detail", sa.JSON),
+)
+
+
+def _configure_sqlite(engine: Engine) -> None:
+    @sa.event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's own type
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        # A reader that becomes a writer in mid-transaction fails at once under WAL; take the
+        # write lock first instead and wait for it.
+        is_read = connection.get_execution_options().get("reads_only", False)
+        connection.exec_driver_sql("BEGIN" if is_read else "BEGIN IMMEDIATE")
+
+
+def open_engine(url: str) -> Engine:
+    """Return an engine on the ledger's database, its tables created when absent.
+
+    Raises
+    ------
+    LedgerUnavailableError
+        The database cannot be opened.
+    """
+    parsed = sa.make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    engine = sa.create_engine(
+        parsed,
+        pool_pre_ping=not is_sqlite,
+        hide_parameters=True,
+        connect_args={"timeout": 30} if is_sqlite else {},
+    )
+    if is_sqlite:
+        _configure_sqlite(engine)
+    try:
+        _create_tables(engine)
+    except OperationalError as error:
+        raise LedgerUnavailableError(kind=type(error.orig).__name__) from error
+    return engine
+
+
+def _create_tables(engine: Engine) -> None:
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        if connection.execute(sa.select(meta.c.schema_version)).first() is None:
+            connection.execute(meta.insert().values(schema_version=SCHEMA_VERSION))
+
+
+def database_clock(engine: Engine) -> sa.TextClause:
+    """Return an expression for the database's own clock, seconds since 1970.
+
+    Machines that share a ledger compare heartbeats by one clock, whatever theirs say.
+    """
+    if engine.dialect.name == "sqlite":
+        return sa.text("(julianday('now') - 2440587.5) * 86400.0")
+    return sa.text("extract(epoch from clock_timestamp())")

@@ -1,0 +1,64 @@
+"""Shared fixtures: studies, archives, and the node's own stores in a temporary folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node import logs
+from node.ledger import Ledger
+from node.spool import Spool
+from tests import peers, phantoms
+from tests.peers import Orthanc
+from tests.phantoms import WrittenStudy
+
+
+@pytest.fixture(autouse=True)
+def _strict_logs() -> None:
+    """Let a log key outside the closed list raise."""
+    logs.configure(strict=True)
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """Return the folder of real exams; a counted skip where it is absent."""
+    peers.require("realdata")
+    folder = peers.real_data_folder()
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
+    """Run an empty archive."""
+    peers.require("orthanc")
+    with Orthanc(tmp_path / "orthanc") as archive:
+        yield archive
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory: pytest.TempPathFactory) -> WrittenStudy:
+    """Return a quick study of about 100 instances, written once; not to be changed in place."""
+    return phantoms.written(tmp_path_factory.mktemp("small"), size="small")
+
+
+@pytest.fixture(scope="session")
+def full_study(tmp_path_factory: pytest.TempPathFactory) -> WrittenStudy:
+    """Return a study on clinical grids, written once; not to be changed in place."""
+    return phantoms.written(tmp_path_factory.mktemp("full"), size="clinical")
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    """Return an empty spool."""
+    return Spool(tmp_path / "spool")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """Return an empty ledger in an SQLite file."""
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
+    yield ledger
+    ledger.close()

@@ -1,0 +1,59 @@
+"""The one table: which failure has which consequence."""
+
+from __future__ import annotations
+
+import pytest
+
+from converters.errors import (
+    CodedError,
+    GridMismatchError,
+    MissingSliceError,
+    ReadBackError,
+    RoleMissingError,
+)
+from inference.errors import ChannelMissingError, DeviceMemoryError, ModelUnusableError
+from node import disposition
+from node.cases import CaseState
+from node.disposition import Disposition
+from node.errors import PeerRefusedError, PeerUnavailableError, SpoolFullError
+
+EXPECTED: list[tuple[CodedError, Disposition]] = [
+    (MissingSliceError(slice_index=3, gap_mm=5.0, expected_mm=2.5), Disposition.REJECT),
+    (RoleMissingError(roles="t1gd", found="flair"), Disposition.REJECT),
+    (ChannelMissingError(expected="flair", found="t1"), Disposition.REJECT),
+    (DeviceMemoryError(window_count=2, voxels=100), Disposition.RETRY),
+    (PeerUnavailableError(destination="pacs", reason="refused"), Disposition.RETRY),
+    (SpoolFullError(free_bytes=1, floor_bytes=2), Disposition.RETRY),
+    (PeerRefusedError(destination="pacs", status="0xC000"), Disposition.INVESTIGATE),
+    (ModelUnusableError(field="weights", reason="absent"), Disposition.INVESTIGATE),
+    (GridMismatchError(reason="shape"), Disposition.INVESTIGATE),
+    (ReadBackError(reason="labels"), Disposition.INVESTIGATE),
+]
+
+
+@pytest.mark.parametrize(("error", "expected"), EXPECTED, ids=lambda one: getattr(one, "code", ""))
+def test_a_failure_has_its_consequence(error: CodedError, expected: Disposition) -> None:
+    assert disposition.of(error) is expected
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), MemoryError()])
+def test_an_unforeseen_failure_is_investigated(error: Exception) -> None:
+    assert disposition.of(error) is Disposition.INVESTIGATE
+
+
+def test_no_row_hides_a_later_one() -> None:
+    kinds = [kind for kind, _ in disposition.TABLE]
+    hidden = [
+        later
+        for at, later in enumerate(kinds)
+        if any(issubclass(later, earlier) for earlier in kinds[:at])
+    ]
+    assert hidden == []
+
+
+def test_an_ending_carries_what_the_error_says() -> None:
+    error = SpoolFullError(free_bytes=1, floor_bytes=2)
+    ending = disposition.ending_of(error, CaseState.FAILED)
+    assert (ending.state, ending.code) == (CaseState.FAILED, "SPOOL_FULL")
+    assert ending.sentence == "1 bytes are free, the floor is 2"
+    assert ending.advice == error.advice

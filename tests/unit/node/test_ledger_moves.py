@@ -1,0 +1,179 @@
+"""A case on its way through the ledger: moves, endings, attempts, results, receipts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.cases import CaseState, DeliveryReceipt, Ending, Stage, Transport
+from node.errors import CaseUnknownError, IllegalTransitionError
+from node.ledger import Ledger
+from tests.ledgers import (
+    CANCELLED,
+    FAILED,
+    REJECTED,
+    START,
+    advanced,
+    closed,
+    encoded,
+    opened,
+)
+from tests.waiting import wait_until
+
+# -- moving ---------------------------------------------------------------------------------------
+
+
+def test_an_illegal_move_changes_nothing(ledger: Ledger) -> None:
+    row = opened(ledger)
+    with pytest.raises(IllegalTransitionError):
+        ledger.move(row.case_id, CaseState.DELIVERED)
+    assert ledger.case(row.case_id) == row
+
+
+def test_a_repeated_move_is_none(ledger: Ledger) -> None:
+    row = closed(ledger, opened(ledger))
+    ledger.move(row.case_id, CaseState.COMPLETE)
+    assert ledger.case(row.case_id) == row
+
+
+@pytest.mark.parametrize("call", ["case", "move", "end_case", "reopen", "assembled"])
+def test_a_case_that_does_not_exist_is_named_so(ledger: Ledger, call: str) -> None:
+    more: dict[str, tuple[Any, ...]] = {"move": (CaseState.COMPLETE,), "end_case": (REJECTED,)}
+    with pytest.raises(CaseUnknownError):
+        getattr(ledger, call)("0" * 32, *more.get(call, ()))
+
+
+@pytest.mark.parametrize("ending", [REJECTED, FAILED, CANCELLED])
+def test_a_stopped_case_goes_on_where_it_stood_as_a_new_run(ledger: Ledger, ending: Ending) -> None:
+    row = advanced(ledger, opened(ledger), CaseState.SEGMENTED)
+    ledger.end_case(row.case_id, ending)
+    after = ledger.reopen(row.case_id)
+    assert (after.state, after.run) == (CaseState.SEGMENTED, 2)
+    assert (after.code, after.sentence, after.advice, after.resume_state) == (None,) * 4
+
+
+@pytest.mark.parametrize("ending", [REJECTED, FAILED, CANCELLED])
+def test_a_case_that_was_stopped_while_open_is_open_again(ledger: Ledger, ending: Ending) -> None:
+    row = opened(ledger)
+    ledger.end_case(row.case_id, ending)
+    assert ledger.reopen(row.case_id).state is CaseState.RECEIVING
+
+
+def test_a_delivered_case_cannot_be_reopened(ledger: Ledger) -> None:
+    row = advanced(ledger, opened(ledger), CaseState.DELIVERED)
+    with pytest.raises(IllegalTransitionError):
+        ledger.reopen(row.case_id)
+
+
+def test_a_second_ending_does_not_hide_the_first(ledger: Ledger) -> None:
+    row = opened(ledger)
+    ledger.end_case(row.case_id, FAILED)
+    ledger.end_case(row.case_id, replace(FAILED, code="OTHER", sentence="another"))
+    assert ledger.case(row.case_id).code == "UNFORESEEN"
+
+
+def test_a_later_revision_supersedes_ended_ones_only(ledger: Ledger) -> None:
+    first = advanced(ledger, opened(ledger), CaseState.DELIVERED)
+    second = advanced(ledger, opened(ledger, "1.1.2"), CaseState.ENCODED)
+    third = opened(ledger, "1.1.3")
+    ledger.supersede_earlier(third)
+    states = [ledger.case(row.case_id).state for row in (first, second, third)]
+    assert states == [CaseState.SUPERSEDED, CaseState.ENCODED, CaseState.RECEIVING]
+
+
+def test_cases_are_counted_by_state(ledger: Ledger) -> None:
+    opened(ledger)
+    closed(ledger, opened(ledger, "2.1", study="2"))
+    counts = ledger.counts()
+    assert set(counts) == set(CaseState)
+    assert (counts[CaseState.RECEIVING], counts[CaseState.COMPLETE]) == (1, 1)
+    assert sum(counts.values()) == 2
+
+
+def test_cases_are_listed_by_state_and_in_pages(ledger: Ledger) -> None:
+    for number in range(5):
+        row = opened(ledger, f"{number}.1", study=str(number))
+        if number % 2:
+            closed(ledger, row)
+    assert len(ledger.cases(CaseState.COMPLETE)) == 2
+    pages = [ledger.cases(limit=2, offset=offset) for offset in (0, 2, 4)]
+    assert len({row.case_id for page in pages for row in page}) == 5
+
+
+# -- attempts, results, receipts ------------------------------------------------------------------
+
+
+def test_an_attempt_is_never_overwritten(ledger: Ledger) -> None:
+    row = opened(ledger)
+    first = ledger.begin_attempt(row.case_id, Stage.DELIVER, "pacs")
+    second = ledger.begin_attempt(row.case_id, Stage.DELIVER, "pacs")
+    ledger.end_attempt(first, outcome="failed", code="PEER_UNAVAILABLE", sentence="refused")
+    ledger.end_attempt(first, outcome="done")
+    attempts = ledger.attempts(row.case_id)
+    assert [one.attempt_id for one in attempts] == [first, second]
+    assert (attempts[0].outcome, attempts[0].code) == ("failed", "PEER_UNAVAILABLE")
+    assert (attempts[1].outcome, attempts[1].ended_at) == (None, None)
+
+
+def test_a_result_moves_the_case_and_a_repeated_one_is_the_same(ledger: Ledger) -> None:
+    row = advanced(ledger, opened(ledger), CaseState.SEGMENTED)
+    for _ in range(2):
+        ledger.save_result(encoded(row), summary={"notes": ["a"]})
+    assert ledger.results(row.case_id) == [encoded(row)]
+    after = ledger.case(row.case_id)
+    assert (after.state, after.summary) == (CaseState.ENCODED, {"notes": ["a"]})
+
+
+def test_a_result_of_a_case_that_was_cancelled_is_not_saved(ledger: Ledger) -> None:
+    row = advanced(ledger, opened(ledger), CaseState.ASSEMBLED)
+    with pytest.raises(IllegalTransitionError):
+        ledger.save_result(encoded(row), summary={})
+    assert ledger.results(row.case_id) == []
+
+
+def test_the_first_receipt_stands(ledger: Ledger) -> None:
+    row = opened(ledger)
+    receipt = DeliveryReceipt(
+        case_id=row.case_id,
+        destination="pacs",
+        transport=Transport.STOW,
+        sop_instance_uid="2.25.1",
+        status_code="200",
+        attempt=1,
+        delivered_at=START,
+    )
+    ledger.save_receipt(receipt)
+    ledger.save_receipt(replace(receipt, attempt=2, delivered_at=START + timedelta(hours=1)))
+    ledger.save_receipt(replace(receipt, destination="other", attempt=3))
+    found = {one.destination: one for one in ledger.receipts(row.case_id)}
+    assert found == {"pacs": receipt, "other": replace(receipt, destination="other", attempt=3)}
+
+
+# -- the database ---------------------------------------------------------------------------------
+
+
+def test_a_ledger_opens_again_with_what_it_held(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    first = Ledger(url)
+    row = opened(first)
+    first.close()
+    second = Ledger(url)
+    assert second.case(row.case_id) == row
+    second.close()
+
+
+def test_a_worker_that_beats_is_young_and_ages_otherwise(ledger: Ledger) -> None:
+    def age() -> float:
+        (worker,) = ledger.workers()
+        return worker.age_s
+
+    ledger.beat("work-1", role="work", host="here", pid=1, detail={"device": "cpu"})
+    assert 0.0 <= age() < 5.0
+    wait_until(lambda: age() > 0.2, 10.0, "the worker to age")
+    before = age()
+    ledger.beat("work-1", role="work", host="here", pid=1)
+    assert age() < before

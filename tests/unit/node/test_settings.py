@@ -1,0 +1,212 @@
+"""Settings: one documented file, the environment above it, secrets never shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from node import settings
+from node.cases import Transport
+from node.errors import ConfigError
+from node.settings import Destination, Settings
+
+FILE = Path(__file__).parents[3] / "config" / "node.toml"
+SECRET = "hunter2-hunter2"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        for variable in _variables(name.upper()):
+            monkeypatch.delenv(variable, raising=False)
+
+
+def _variables(branch: str) -> list[str]:
+    prefix = f"NEUROSEG_{branch}"
+    return [name for name in os.environ if name == prefix or name.startswith(f"{prefix}__")]
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any setting
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _tree(model: BaseModel) -> dict[str, Any]:
+    return {
+        name: _tree(value)
+        if isinstance(value := getattr(model, name), BaseModel)
+        else _plain(value)
+        for name in type(model).model_fields
+    }
+
+
+def _written(folder: Path, text: str) -> Path:
+    path = folder / "node.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_file_names_every_setting_with_the_default_of_the_code() -> None:
+    documented = tomllib.loads(FILE.read_text(encoding="utf-8"))
+    expected = _tree(Settings())
+    del expected["destinations"]  # shown as a comment, since the default is none
+    assert documented == expected
+
+
+def test_every_setting_of_a_destination_is_mentioned_in_the_file() -> None:
+    text = FILE.read_text(encoding="utf-8")
+    example = text[text.index("# [[destinations]]") :]
+    for name in Destination.model_fields:
+        assert re.search(rf"\b{name}\b", example), name
+
+
+def test_the_example_destinations_are_valid(tmp_path: Path) -> None:
+    text = FILE.read_text(encoding="utf-8")
+    example = text[text.index("# [[destinations]]") :]
+    lines = [line.removeprefix("# ").removeprefix("#") for line in example.splitlines()]
+    loaded = settings.load(_written(tmp_path, "\n".join(lines)))
+    assert [one.name for one in loaded.destinations] == ["pacs", "pacs-web"]
+
+
+def test_the_shipped_file_loads() -> None:
+    assert settings.load(FILE) == Settings()
+
+
+def test_the_environment_wins_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _written(tmp_path, "[receive]\nport = 104\nae_title = 'FILE'\n")
+    monkeypatch.setenv("NEUROSEG_RECEIVE__PORT", "4006")
+    loaded = settings.load(path)
+    assert (loaded.receive.port, loaded.receive.ae_title) == (4006, "FILE")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["unknown = 1", "[receive]\nprot = 1", "[nowhere]\nport = 1", "[receive]\nport = 'many'"],
+)
+def test_an_unknown_key_or_a_wrong_value_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError):
+        settings.load(_written(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", ["NEUROSEG_RECEIVE__PROT", "NEUROSEG_RECIEVE__PORT"])
+def test_an_unknown_variable_is_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, SECRET)
+    with pytest.raises(ConfigError, match=r"(?i)prot|recieve") as caught:
+        settings.load(None)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["NEUROSEG_DESTINATIONS", "NEUROSEG_JOBS", "NEUROSEG_RECEIVE"])
+def test_a_variable_that_is_no_json_is_refused_without_its_value(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, f'[{{"password": "{SECRET}')
+    with pytest.raises(ConfigError) as caught:
+        settings.load(None)
+    assert caught.value.__suppress_context__
+    assert SECRET not in str(caught.value)
+    assert variable.removeprefix("NEUROSEG_").lower() in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[receive\n", b"\xff\xfe", b"receive = 1\nreceive = 2"], ids=["open", "bytes", "2"]
+)
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "node.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        settings.load(path)
+
+
+def test_a_file_that_is_absent_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        settings.load(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize("title", ["", " ", "A" * 17, "A\\B", "A\nB"])
+def test_an_ae_title_outside_the_standard_is_refused(tmp_path: Path, title: str) -> None:
+    escaped = title.replace("\\", "\\\\").replace("\n", "\\n")
+    with pytest.raises(ConfigError, match="AE title"):
+        settings.load(_written(tmp_path, f'[receive]\nae_title = "{escaped}"\n'))
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("transport = 'dimse'\nhost = 'pacs'", "host and port"),
+        ("transport = 'stow'\nurl = 'ftp://pacs'", "url"),
+        ("transport = 'fax'", "transport"),
+        ("transport = 'stow'\nurl = 'http://a'\nname = 'Ä B'", "name"),
+    ],
+)
+def test_a_destination_without_a_usable_address_is_refused(
+    tmp_path: Path, lines: str, problem: str
+) -> None:
+    name = "" if "name" in lines else "name = 'pacs'\n"
+    with pytest.raises(ConfigError, match=problem):
+        settings.load(_written(tmp_path, f"[[destinations]]\n{name}{lines}\n"))
+
+
+def test_two_destinations_of_one_name_are_refused(tmp_path: Path) -> None:
+    one = "[[destinations]]\nname = 'pacs'\ntransport = 'stow'\nurl = 'http://a'\n"
+    with pytest.raises(ConfigError, match="same name"):
+        settings.load(_written(tmp_path, one + one))
+
+
+def test_secrets_are_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _written(
+        tmp_path,
+        f"[ledger]\nurl = 'postgresql://u:{SECRET}@db/l'\n[jobs]\nurl = 'postgresql://{SECRET}'\n"
+        "[[destinations]]\nname = 'a'\ntransport = 'stow'\nurl = 'http://a'\n"
+        f"password = '{SECRET}'\nbearer_token = '{SECRET}'\n",
+    )
+    monkeypatch.setenv("NEUROSEG_JOBS__URL", f"postgresql://{SECRET}")
+    loaded = settings.load(path)
+    shown = repr(loaded) + str(loaded) + loaded.model_dump_json()
+    assert SECRET not in shown
+    assert loaded.destinations[0].password.get_secret_value() == SECRET
+    assert SECRET in loaded.ledger_url
+    assert SECRET in loaded.jobs_url
+
+
+@pytest.mark.parametrize(
+    "lines", ["url = ['{0}']", "password = ['{0}']", "password = '{0}'\nport = '{0}'"]
+)
+def test_no_error_quotes_a_value(tmp_path: Path, lines: str) -> None:
+    text = f"[[destinations]]\nname = 'a'\ntransport = 'stow'\n{lines.format(SECRET)}\n"
+    with pytest.raises(ConfigError) as caught:
+        settings.load(_written(tmp_path, text))
+    chain = f"{caught.value!r} {caught.value} {caught.value.__cause__}"
+    assert SECRET not in chain
+
+
+def test_settings_cannot_be_changed() -> None:
+    loaded = Settings()
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.receive.port = 1
+
+
+def test_databases_lie_in_the_spool_by_default(tmp_path: Path) -> None:
+    loaded = settings.load(_written(tmp_path, f"[spool]\npath = '{tmp_path}'\n"))
+    assert loaded.ledger_url == f"sqlite:///{tmp_path}/ledger.sqlite"
+    assert loaded.jobs_url == f"sqlite:///{tmp_path}/jobs.sqlite"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://", "http://[half", "http://host:99999", "https://a:b@c/d", "ftp://host/x"]
+)
+def test_a_url_that_is_not_whole_or_holds_credentials_is_refused_unquoted(url: str) -> None:
+    with pytest.raises(ValidationError, match="without credentials in it") as caught:
+        Destination(name="pacs", transport=Transport.STOW, url=url)
+    assert not url or url not in str(caught.value)
