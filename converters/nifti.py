@@ -1,0 +1,203 @@
+"""Volumes and label maps to NIfTI files and back.
+
+Arrays lie in the file as (column, row, slice), which is the memory order of (slice, row, column);
+the affine maps those indices to patient RAS millimetres, the opposite of LPS in the first two axes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, ImageDataError
+from nibabel.wrapstruct import WrapStructError
+from numpy.typing import NDArray
+
+from converters.errors import NiftiUnusableError
+from converters.volume import Grid, LabelMap, Role, Segment, Volume
+
+_Image: Any = nib.Nifti1Image  # only half of nibabel is typed
+
+_MAX_VALUES: Final = 2**30
+"""4 GiB of float32; four sequences at half a millimetre have half of it."""
+
+_RAS_TO_LPS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
+_REVERSED: Final = np.array(
+    [[0.0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
+)  # (slice, row, column) to (column, row, slice) and back
+_SCANNER: Final = 1  # sform and qform code: positions of the scanner
+_COMPRESSION: Final = 1  # 6 takes four times as long for a tenth less
+_GZIP: Final = b"\x1f\x8b"
+_UNITS: Final = ("mm", "unknown")
+
+_UNREADABLE: Final = (
+    ArithmeticError,
+    EOFError,
+    HeaderDataError,
+    ImageDataError,
+    ImageFileError,
+    LookupError,
+    MemoryError,
+    OSError,
+    TypeError,
+    ValueError,
+    WrapStructError,
+    zlib.error,
+)
+
+
+def write_volume(volume: Volume, path: Path) -> None:
+    """Write one volume as 3-D float32; compressed where the name ends in ``.gz``."""
+    _write(volume.intensities.T, volume.grid, path)
+
+
+def write_channels(volumes: Sequence[Volume], path: Path) -> None:
+    """Write volumes that share a grid as one 4-D float32 file, channel last.
+
+    Raises
+    ------
+    ValueError
+        The volumes lie on different grids.
+    """
+    grid = volumes[0].grid
+    if not all(volume.grid.is_same_place(grid) for volume in volumes):
+        raise ValueError("channels lie on different grids")
+    channels = np.stack([volume.intensities for volume in volumes])
+    _write(channels.T, grid, path)
+
+
+def write_label_map(label_map: LabelMap, path: Path) -> None:
+    """Write labels as 3-D uint8; compressed where the name ends in ``.gz``."""
+    _write(label_map.labels.T, label_map.grid, path)
+
+
+def _write(values: NDArray[Any], grid: Grid, path: Path) -> None:
+    affine = _RAS_TO_LPS @ grid.index_to_lps_mm @ _REVERSED
+    image = _Image(values, affine, dtype=values.dtype)
+    image.set_sform(affine, code=_SCANNER)
+    image.set_qform(affine, code=_SCANNER)
+    image.header.set_xyzt_units("mm")
+    with path.open("wb") as file:
+        if path.suffix != ".gz":
+            image.to_stream(file)
+            return
+        # neither name nor time go into the file, so that the same case gives the same bytes
+        with gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as packed:
+            image.to_stream(packed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Content:
+    """What a file holds, turned to the project's axes: (slice, row, column), channels first."""
+
+    values: NDArray[np.float32]
+    index_to_lps_mm: NDArray[np.float64]
+
+    def grid(self, frame_of_reference_uid: str) -> Grid:
+        """Return where the voxels lie."""
+        slices, rows, columns = self.values.shape[-3:]
+        try:
+            return Grid(
+                shape=(slices, rows, columns),
+                index_to_lps_mm=self.index_to_lps_mm,
+                frame_of_reference_uid=frame_of_reference_uid,
+            )
+        except ValueError as error:
+            raise NiftiUnusableError(reason="its affine places no voxel") from error
+
+
+def read_volume(path: Path, *, role: Role, frame_of_reference_uid: str) -> Volume:
+    """Return a 3-D file as a volume.
+
+    Raises
+    ------
+    NiftiUnusableError
+        The file is damaged, not 3-D, not placed in space, or holds values that are not finite.
+    """
+    content = _read(path, dimensions=3)
+    grid = content.grid(frame_of_reference_uid)
+    return Volume(intensities=content.values, grid=grid, role=role)
+
+
+def read_channels(path: Path, roles: Sequence[Role]) -> tuple[Volume, ...]:
+    """Return a 4-D file, channel last, as one volume per role.
+
+    The frame of reference is empty: NIfTI files name none.
+
+    Raises
+    ------
+    NiftiUnusableError
+        The file is damaged, not 4-D, has another number of channels, is not placed in space, or
+        holds values that are not finite.
+    """
+    content = _read(path, dimensions=4)
+    if len(content.values) != len(roles):
+        reason = f"{len(content.values)} channels, expected {len(roles)}"
+        raise NiftiUnusableError(reason=reason)
+    grid = content.grid("")
+    return tuple(
+        Volume(intensities=channel, grid=grid, role=role)
+        for channel, role in zip(content.values, roles, strict=True)
+    )
+
+
+def read_label_map(
+    path: Path, *, segments: tuple[Segment, ...], model_id: str, frame_of_reference_uid: str
+) -> LabelMap:
+    """Return a 3-D file of whole numbers as a label map.
+
+    Raises
+    ------
+    NiftiUnusableError
+        The file is damaged, not 3-D, not placed in space, or holds a value that is no label.
+    """
+    content = _read(path, dimensions=3)
+    values = content.values
+    if values.min() < 0 or values.max() > len(segments) or (values % 1).any():
+        raise NiftiUnusableError(reason=f"values beside 0 and {len(segments)} labels")
+    return LabelMap(
+        labels=values.astype(np.uint8),
+        grid=content.grid(frame_of_reference_uid),
+        segments=segments,
+        model_id=model_id,
+    )
+
+
+def _read(path: Path, *, dimensions: int) -> _Content:
+    with path.open("rb") as file:
+        is_packed = file.read(len(_GZIP)) == _GZIP
+        file.seek(0)
+        try:
+            stream = gzip.GzipFile(fileobj=file) if is_packed else file
+            image = _Image.from_stream(stream)
+            _check_header(image, dimensions)
+            with np.errstate(all="ignore"):  # what overflows is found below
+                values = np.array(image.get_fdata(dtype=np.float32))
+        except _UNREADABLE as error:
+            raise NiftiUnusableError(reason=f"unreadable ({type(error).__name__})") from error
+    if not np.isfinite([values.min(), values.max()]).all():
+        raise NiftiUnusableError(reason="values that are not finite")
+    return _Content(values=values.T, index_to_lps_mm=_RAS_TO_LPS @ image.affine @ _REVERSED)
+
+
+def _check_header(image: Any, dimensions: int) -> None:  # noqa: ANN401 - half of nibabel is typed
+    """Refuse before any voxel is read what cannot be used or would not fit into memory."""
+    shape, header = image.shape, image.header
+    if len(shape) != dimensions:
+        raise NiftiUnusableError(reason=f"{len(shape)} dimensions, expected {dimensions}")
+    if min(shape) < 1 or math.prod(shape) > _MAX_VALUES:
+        raise NiftiUnusableError(reason=f"{math.prod(shape)} values, at most {_MAX_VALUES}")
+    if header.get_data_dtype().kind not in "uif":
+        raise NiftiUnusableError(reason="values that are not real numbers")
+    if header.get_xyzt_units()[0] not in _UNITS:
+        raise NiftiUnusableError(reason="lengths that are not millimetres")
+    if not (header["sform_code"] or header["qform_code"]):
+        raise NiftiUnusableError(reason="neither sform nor qform places the voxels")
