@@ -1,0 +1,189 @@
+"""Volumes of one patient frame to the network's input, remembering the way back.
+
+Every volume is resampled once, straight from its own grid to the model's grid: each further
+interpolation would blur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage, optimize
+from torch import Tensor
+
+from converters.volume import Grid, Volume
+from inference.manifest import Manifest, Normalise
+
+_RAS_IN_LPS = np.diag([-1.0, -1.0, 1.0])
+_EDGE = 1e-6  # voxels; keeps points on a volume's border inside it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """The network's input, and both grids of the way back.
+
+    Parameters
+    ----------
+    channels : (channels, x, y, z) tensor of float32
+        Normalised intensities, 0 outside the patient; x, y, z grow towards the patient's right,
+        anterior and superior.
+    grid : Grid
+        Where the tensor's voxels lie; its index is (x, y, z).
+    reference : Grid
+        Grid on which the label map is wanted; its index is (slice, row, column).
+    """
+
+    channels: Tensor
+    grid: Grid
+    reference: Grid
+
+
+def prepare(volumes: Sequence[Volume], reference: Grid, manifest: Manifest) -> Prepared:
+    """Return the volumes, in the given order, as the network wants to see them.
+
+    Parameters
+    ----------
+    volumes : sequence of Volume
+        One per input, in the network's channel order; each on its own grid, all in one patient
+        frame.
+    reference : Grid
+        The grid from which the model's grid derives and to which labels go back.
+    manifest : Manifest
+        Spacing and normalisation.
+    """
+    grid = model_grid(reference, manifest.space.spacing_mm)
+    channels = np.zeros((len(volumes), *grid.shape), dtype=np.float32)
+    for channel, volume in zip(channels, volumes, strict=True):
+        channel[...] = resample(volume, grid)
+        normalise(channel, manifest.normalise)
+    if manifest.infer.crop == "foreground":
+        channels, grid = cropped(channels, grid)
+    return Prepared(channels=torch.from_numpy(channels), grid=grid, reference=reference)
+
+
+def model_grid(reference: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
+    """Return the grid of the model that covers a reference grid.
+
+    The reference's axes are permuted and flipped to the nearest right-anterior-superior order and
+    keep their directions; the first voxel's centre stays where it is; the last one lies within
+    half a model voxel of the reference's last.
+
+    Notes
+    -----
+    This is the grid of MONAI's ``Orientation("RAS")`` followed by ``Spacing``, where it was
+    compared: axes at right angles, ``scale_extent=False``. Where the last reference voxel lies
+    exactly between two model voxels, MONAI may have one voxel less.
+    """
+    steps_mm = np.asarray(reference.spacing_mm)
+    towards = (_RAS_IN_LPS @ reference.index_to_lps_mm[:3, :3]) / steps_mm
+    _, axes = optimize.linear_sum_assignment(-np.abs(towards))
+    signs = np.sign(towards[range(3), axes])
+    counts = np.asarray(reference.shape)[axes]
+    first = np.zeros(3)
+    first[axes] = np.where(signs < 0, counts - 1, 0)
+    matrix = np.eye(4)
+    scale = signs * np.asarray(spacing_mm) / steps_mm[axes]
+    matrix[:3, :3] = reference.index_to_lps_mm[:3, axes] * scale
+    matrix[:3, 3] = reference.lps_mm(first)
+    # Half a voxel over counts as one more; the margin keeps that from hanging on rounding errors.
+    shape = np.floor((counts - 1) * steps_mm[axes] / spacing_mm + 1.5 + _EDGE).astype(int)
+    return Grid(
+        shape=(int(shape[0]), int(shape[1]), int(shape[2])),
+        index_to_lps_mm=matrix,
+        frame_of_reference_uid=reference.frame_of_reference_uid,
+    )
+
+
+def resample(volume: Volume, grid: Grid) -> NDArray[np.float32]:
+    """Return a volume's intensities on another grid of the same patient frame.
+
+    Linear interpolation; a voxel of `grid` whose cell does not touch the volume becomes 0. Between
+    a volume's outermost centres and its border the outermost values hold.
+
+    Parameters
+    ----------
+    volume : Volume
+        Where the intensities come from.
+    grid : Grid
+        Where they are wanted; any index order.
+
+    Returns
+    -------
+    ndarray of float32
+        In the shape of `grid`.
+
+    Notes
+    -----
+    The source is not smoothed where `grid` is coarser: smoothing lowered the demonstration
+    model's Dice on generated studies (enhancing 0.787 against 0.795, core 0.740 against 0.749).
+    MONAI's ``Spacing`` does not smooth either; unlike it, which repeats the border for ever, what
+    lies outside a volume is 0 here, that is no data.
+    """
+    to_source = np.linalg.inv(volume.grid.index_to_lps_mm) @ grid.index_to_lps_mm
+    reach = np.abs(to_source[:3, :3]).max(axis=1)  # source voxels per step of the grid
+    values: NDArray[np.float32] = ndimage.affine_transform(
+        volume.intensities,
+        to_source[:3, :3],
+        to_source[:3, 3],
+        grid.shape,
+        order=1,
+        mode="nearest",
+    )
+    margin = 0.5 * np.maximum(reach, 1.0) + _EDGE
+    for axis, count in enumerate(volume.grid.shape):
+        index = _along(to_source, axis, grid.shape)
+        values[(index < -margin[axis]) | (index > count - 1 + margin[axis])] = 0.0
+    return values
+
+
+def _along(
+    matrix: NDArray[np.float64], axis: int, shape: tuple[int, int, int]
+) -> NDArray[np.float64]:
+    """Return one coordinate of the mapped index at every index of a grid."""
+    x, y, z = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    a, b, c, offset = matrix[axis]
+    return np.asarray(a * x + b * y + c * z + offset)
+
+
+def normalise(channel: NDArray[np.float32], how: Normalise) -> None:
+    """Turn one channel, in place, into z-scores over its non-zero voxels; zeros stay zero.
+
+    With `clip_percentiles` the voxels are first clipped to those percentiles of themselves.
+    A constant channel becomes 0.
+    """
+    inside = channel != 0.0
+    values = channel[inside]
+    if values.size == 0:
+        return
+    if how.clip_percentiles is not None:
+        low, high = np.percentile(values, how.clip_percentiles)
+        np.clip(values, low, high, out=values)
+    deviation = values.std(dtype=np.float64) or 1.0
+    channel[inside] = (values - values.mean(dtype=np.float64)) / deviation
+
+
+def cropped(channels: NDArray[np.float32], grid: Grid) -> tuple[NDArray[np.float32], Grid]:
+    """Return the box of all voxels that are not 0 in some channel, and its grid.
+
+    Nothing that the network could use is lost, and the windows see brain instead of air: with
+    instance norm the share of air in a window changes the result. An empty image stays whole.
+    """
+    inside = (channels != 0.0).any(axis=0)
+    if not inside.any():
+        return channels, grid
+    used = [np.flatnonzero(inside.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    first = np.array([indices[0] for indices in used], dtype=np.float64)
+    x, y, z = (slice(int(indices[0]), int(indices[-1]) + 1) for indices in used)
+    box = np.ascontiguousarray(channels[:, x, y, z])
+    matrix = grid.index_to_lps_mm.copy()
+    matrix[:3, 3] = grid.lps_mm(first)
+    size_x, size_y, size_z = box.shape[1:]
+    return box, Grid(
+        shape=(size_x, size_y, size_z),
+        index_to_lps_mm=matrix,
+        frame_of_reference_uid=grid.frame_of_reference_uid,
+    )

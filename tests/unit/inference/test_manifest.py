@@ -1,0 +1,155 @@
+"""What a model folder may say, and what is refused by name."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydicom.sr.codedict import codes
+
+from inference import manifest
+from inference.errors import ModelUnusableError
+
+MODELS = Path(__file__).parents[3] / "models"
+DEMO = MODELS / "demo-glioma"
+TEXT = (DEMO / "model.toml").read_text(encoding="utf-8")
+DEMO_SHA256 = hashlib.sha256((DEMO / "model.safetensors").read_bytes()).hexdigest()
+
+
+def folder_with(tmp_path: Path, old: str, new: str) -> Path:
+    assert old in TEXT
+    (tmp_path / "model.toml").write_text(TEXT.replace(old, new, 1), encoding="utf-8")
+    return tmp_path
+
+
+def test_the_demonstration_model_says_what_it_is() -> None:
+    found = manifest.load(DEMO)
+    assert found.model_id == f"{found.id}@{found.version}"
+    assert found.is_demonstration
+    assert "research" in found.intended_use.lower()
+    assert found.roles == ("flair", "t1", "t1gd", "t2")
+    assert found.reference_role == "t1gd"
+    assert found.space.spacing_mm == (2.0, 2.0, 2.0)
+    assert found.space.skull == "stripped"
+    found.verify()
+    assert found.weights_sha256 == DEMO_SHA256
+
+
+def test_labels_mean_what_decathlon_task01_says() -> None:
+    """Documents of the reference model swap 1 and 2; reporting oedema as necrosis would follow."""
+    found = manifest.load(DEMO)
+    meanings = [(s.number, s.label, s.type_code.scheme, s.type_code.value) for s in found.segments]
+    assert meanings == [
+        (1, "Oedema", "SCT", "79654002"),
+        (2, "Necrotic and non-enhancing core", "NCIt", "C81175"),
+        (3, "Enhancing tumour", "NCIt", "C113842"),
+    ]
+    assert found.output_indices == (0, 1, 2, 3)
+    for segment in found.segments:
+        assert (segment.category.scheme, segment.category.value) == ("SCT", "49755003")
+
+
+def test_segment_codes_stand_in_the_standards_value_set() -> None:
+    standard = {
+        (code.scheme_designator, code.value): code.meaning
+        for code in codes.cid7169.concepts.values()
+    }
+    for segment in manifest.load(DEMO).segments:
+        code = segment.type_code
+        assert standard[code.scheme, code.value] == code.meaning
+
+
+def test_reading_a_manifest_needs_no_torch() -> None:
+    program = (
+        "import sys, inference.manifest; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'monai')))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=MODELS.parent)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ('id = "demo-glioma"', 'id = "demo glioma"', "id"),
+        ('id = "demo-glioma"', 'id = "demo-glioma"\ncolour = "red"', "colour"),
+        ('id = "demo-glioma"', 'id = "demo-glioma"\nfolder = "/etc"', "folder"),
+        ("schema_version = 1", "schema_version = 2", "schema_version"),
+        ('version = "0.1.0"\n', "", "version"),
+        ('file = "model.safetensors"', 'file = "../model.safetensors"', "weights.file"),
+        ('file = "model.safetensors"', 'file = "/etc/passwd"', "weights.file"),
+        ('file = "model.safetensors"', 'file = "a\\\\b"', "weights.file"),
+        ('file = "model.safetensors"', 'file = ".."', "weights.file"),
+        ('format = "safetensors"', 'format = "pickle"', "weights.format"),
+        ('sha256 = "', 'sha256 = "0', "weights.sha256"),
+        ('"neuroseg.ResidualUNet"', '"os.system"', "network.architecture"),
+        ('role = "t1"', 'role = "T1"', "inputs.1.role"),
+        ('role = "t1"', 'role = "flair"', "inputs"),
+        ('reference_role = "t1gd"', 'reference_role = "ct"', "space.reference_role"),
+        ('orientation = "RAS"', 'orientation = "LPS"', "space.orientation"),
+        ("[2.0, 2.0, 2.0]", "[2.0, 2.0]", "space.spacing_mm.2"),
+        ("[2.0, 2.0, 2.0]", "[2.0, 0.0, 2.0]", "space.spacing_mm.1"),
+        ("[0.5, 99.5]", "[99.5, 0.5]", "normalise.clip_percentiles"),
+        ("overlap = 0.5", "overlap = 1.0", "infer.overlap"),
+        ("window = [64,", "window = [0,", "infer.window.0"),
+        ('activation = "softmax"', 'activation = "sigmoid"', "output.activation"),
+        ("number = 2", "number = 4", "labels"),
+        ("output_index = 2", "output_index = 3", "labels"),
+        ("background_index = 0", "background_index = 1", "labels"),
+        ("[255, 217, 61]", "[256, 217, 61]", "labels.0.color_rgb.0"),
+    ],
+)
+def test_a_manifest_that_cannot_be_is_refused_naming_the_key(
+    tmp_path: Path, old: str, new: str, field: str
+) -> None:
+    with pytest.raises(ModelUnusableError) as caught:
+        manifest.load(folder_with(tmp_path, old, new))
+    assert caught.value.evidence["field"] == field
+    assert caught.value.evidence["reason"]
+
+
+def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnusableError) as caught:
+        manifest.load(tmp_path)
+    assert caught.value.evidence["field"] == "model.toml"
+
+
+@pytest.mark.parametrize("content", [b"id = ", b"\xff\xfe"])
+def test_a_manifest_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.toml").write_bytes(content)
+    with pytest.raises(ModelUnusableError) as caught:
+        manifest.load(tmp_path)
+    assert caught.value.evidence["field"] == "model.toml"
+
+
+def test_labels_may_stand_in_another_order_than_the_networks_channels(tmp_path: Path) -> None:
+    text = TEXT.replace("output_index = 1", "output_index = 9").replace(
+        "output_index = 3", "output_index = 1"
+    )
+    (tmp_path / "model.toml").write_text(text.replace("output_index = 9", "output_index = 3"))
+    assert manifest.load(tmp_path).output_indices == (0, 3, 2, 1)
+
+
+def test_absent_weights_are_found_by_verifying_only(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text(TEXT, encoding="utf-8")
+    found = manifest.load(tmp_path)
+    with pytest.raises(ModelUnusableError) as caught:
+        found.verify()
+    assert caught.value.evidence["field"] == "weights.file"
+
+
+def test_weights_with_one_bit_changed_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text(TEXT, encoding="utf-8")
+    content = bytearray((DEMO / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelUnusableError) as caught:
+        manifest.load(tmp_path).verify()
+    assert caught.value.evidence["field"] == "weights.sha256"
+
+
+def test_a_manifest_cannot_be_changed_once_read() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        manifest.load(DEMO).version = "2"

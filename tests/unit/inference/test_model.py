@@ -1,0 +1,143 @@
+"""Loading is strict: a model that was not declared so does not run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from inference import manifest, model
+from inference.errors import ModelUnusableError
+
+Change: TypeAlias = Callable[[dict[str, Tensor]], object]
+
+DEMO = Path(__file__).parents[3] / "models" / "demo-glioma"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copy(DEMO / "model.toml", tmp_path)
+    shutil.copy(DEMO / "model.safetensors", tmp_path)
+    return tmp_path
+
+
+def declare(folder: Path, old: str, new: str) -> None:
+    file = folder / "model.toml"
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def give_weights(folder: Path, content: bytes) -> None:
+    digest = manifest.load(folder).weights_sha256
+    (folder / "model.safetensors").write_bytes(content)
+    declare(folder, digest, hashlib.sha256(content).hexdigest())
+
+
+def field_of_refusal(folder: Path) -> tuple[str, str]:
+    with pytest.raises(ModelUnusableError) as caught:
+        model.load(manifest.load(folder), device="cpu", threads=1)
+    return str(caught.value.evidence["field"]), str(caught.value.evidence["reason"])
+
+
+def test_the_demonstration_model_loads_ready_to_predict() -> None:
+    loaded = model.load(manifest.load(DEMO), device="cpu", threads=1)
+    assert loaded.device == "cpu"
+    assert not loaded.network.training
+    assert {p.dtype for p in loaded.network.parameters()} == {torch.float32}
+    stored = safetensors.torch.load_file(DEMO / "model.safetensors")
+    for name, parameter in loaded.network.state_dict().items():
+        assert torch.equal(parameter, stored[name].float())
+
+
+def test_auto_takes_cuda_where_there_is_one() -> None:
+    loaded = model.load(manifest.load(DEMO), device="auto", threads=1)
+    assert loaded.device == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ModelUnusableError) as caught:
+        model.load(manifest.load(DEMO), device="cuda", threads=1)
+    assert caught.value.evidence["field"] == "device"
+
+
+def test_weights_of_another_digest_are_not_read(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"something else")
+    assert field_of_refusal(folder)[0] == "weights.sha256"
+
+
+def test_weights_of_another_format_are_refused(folder: Path) -> None:
+    give_weights(folder, b"\x80\x04 a pickle, perhaps")
+    assert field_of_refusal(folder)[0] == "weights.format"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p.pop("head.bias"), "1 parameters missing: head.bias"),
+        (lambda p: p.update(extra=torch.zeros(1)), "1 parameters unexpected: extra"),
+        (lambda p: p.update({"head.bias": torch.zeros(3)}), "of another shape: head.bias"),
+        (lambda p: p["head.bias"].fill_(torch.nan), "not finite: head.bias"),
+    ],
+    ids=["missing", "unexpected", "shape", "nan"],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(
+    folder: Path, change: Change, words: str
+) -> None:
+    parameters = safetensors.torch.load_file(folder / "model.safetensors")
+    change(parameters)
+    give_weights(folder, safetensors.torch.save(parameters))
+    field, reason = field_of_refusal(folder)
+    assert field == "weights.file"
+    assert words in reason
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("window = [64, 80, 64]", "window = [64, 81, 64]"),
+        ("in_channels = 4", "in_channels = 3"),
+        ("out_channels = 4", "out_channels = 5"),
+    ],
+)
+def test_a_network_that_does_not_fit_its_manifest_is_refused(
+    folder: Path, old: str, new: str
+) -> None:
+    declare(folder, old, new)
+    assert field_of_refusal(folder)[0] == "network.kwargs"
+
+
+def test_threads_are_those_asked_for() -> None:
+    before = torch.get_num_threads()
+    try:
+        model.load(manifest.load(DEMO), device="cpu", threads=1)
+        assert torch.get_num_threads() == 1
+        model.load(manifest.load(DEMO), device="cpu", threads=0)
+        assert torch.get_num_threads() == model.granted_cores()
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("99900000 100000", None)],
+)
+def test_cores_are_capped_by_the_control_group(
+    tmp_path: Path, content: str, expected: int | None
+) -> None:
+    limit = tmp_path / "cpu.max"
+    limit.write_text(content + "\n", encoding="ascii")
+    assert model.granted_cores(limit) == (expected or len(os.sched_getaffinity(0)))
+
+
+def test_cores_are_those_of_the_affinity_without_a_control_group(tmp_path: Path) -> None:
+    assert model.granted_cores(tmp_path / "absent") == len(os.sched_getaffinity(0))
