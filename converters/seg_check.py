@@ -1,0 +1,253 @@
+"""The gate behind the encoder: reads a Segmentation's file and proves it against the label map.
+
+It shares no code with the encoder and does not use the library that wrote the file. Validators do
+not see what matters most to viewers (dciodvfy accepts frames without source image or position), so
+each of those is looked at here, frame by frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
+
+from converters.errors import ReadBackError
+from converters.volume import LabelMap, Segment
+
+_POSITION_TOLERANCE_MM = 1e-4
+_COSINE_TOLERANCE = 1e-3  # viewers tell planes apart from here on
+
+_EQUAL_TO_SOURCE = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "FrameOfReferenceUID",
+    "Rows",
+    "Columns",
+)
+_FIXED = {
+    "SOPClassUID": SegmentationStorage,
+    "Modality": "SEG",
+    "SamplesPerPixel": 1,
+    "PhotometricInterpretation": "MONOCHROME2",
+    "PixelRepresentation": 0,
+    "SegmentsOverlap": "NO",
+}
+_BINARY = {"SegmentationType": "BINARY", "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+_OCCUPANCY = {
+    "SegmentationType": "FRACTIONAL",
+    "SegmentationFractionalType": "OCCUPANCY",
+    "MaximumFractionalValue": 1,
+    "BitsAllocated": 8,
+    "BitsStored": 8,
+    "HighBit": 7,
+}
+_NOT_EMPTY = (
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "InstanceNumber",
+    "ContentLabel",
+    "ContentDate",
+    "ContentTime",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "SoftwareVersions",
+    "LossyImageCompression",
+    "DimensionIndexSequence",
+    "DimensionOrganizationSequence",
+)
+_SEGMENT_NOT_EMPTY = (
+    "SegmentAlgorithmType",
+    "SegmentAlgorithmName",
+    "SegmentationAlgorithmIdentificationSequence",
+    "RecommendedDisplayCIELabValue",
+    "TrackingID",
+    "TrackingUID",
+)
+
+
+def is_binary(rows: int, columns: int) -> bool:
+    """Say whether frames of one bit a voxel begin at whole bytes; viewers garble them otherwise."""
+    return rows * columns % 8 == 0
+
+
+def check_segmentation(path: Path, label_map: LabelMap, sources: Sequence[Dataset]) -> None:
+    """Raise `ReadBackError` unless the file says exactly what the label map says.
+
+    Parameters
+    ----------
+    path : Path
+        A written Segmentation, BINARY or FRACTIONAL with the values 0 and 1.
+    label_map : LabelMap
+        What was encoded.
+    sources : sequence of Dataset
+        Headers of the source series in the order of the label map's slices.
+
+    Raises
+    ------
+    ReadBackError
+        `reason` names the first thing that differs, never a value.
+    """
+    seg = _read(path)
+    _require(seg.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian, "TransferSyntaxUID")
+    _require(seg.file_meta.MediaStorageSOPInstanceUID == seg.SOPInstanceUID, "SOPInstanceUID")
+    _check_header(seg, sources[0])
+    _check_references(seg, sources)
+    _check_segments(seg, label_map.segments)
+    _require(np.array_equal(_reassembled(seg, sources), label_map.labels), "labels")
+
+
+def read_labels(path: Path, sources: Sequence[Dataset]) -> NDArray[np.uint8]:
+    """Return the labels that a Segmentation of ours holds.
+
+    Parameters
+    ----------
+    path : Path
+        A written Segmentation, BINARY or FRACTIONAL with the values 0 and 1.
+    sources : sequence of Dataset
+        Headers of the source series in slice order.
+
+    Returns
+    -------
+    (slices, rows, columns) ndarray of uint8
+        0 is background, any other value a segment number.
+
+    Raises
+    ------
+    ReadBackError
+        A frame has no place among the sources, or the pixel data are not what they should be.
+    """
+    return _reassembled(_read(path), sources)
+
+
+def _read(path: Path) -> Dataset:
+    try:
+        return pydicom.dcmread(path)
+    except (InvalidDicomError, OSError) as error:
+        raise ReadBackError(reason="the file cannot be read") from error
+
+
+def _require(condition: bool, reason: str) -> None:  # noqa: FBT001 - reads as a sentence
+    if not condition:
+        raise ReadBackError(reason=reason)
+
+
+def _text(ds: Dataset, keyword: str) -> str:
+    value = ds.get(keyword)
+    return "" if value is None else str(value)
+
+
+def _check_header(seg: Dataset, source: Dataset) -> None:
+    for keyword in _EQUAL_TO_SOURCE:
+        _require(keyword in seg, f"{keyword} is absent")
+        _require(_text(seg, keyword) == _text(source, keyword), keyword)
+    kind = _BINARY if is_binary(source.Rows, source.Columns) else _OCCUPANCY
+    for keyword, expected in {**_FIXED, **kind}.items():
+        _require(seg.get(keyword) == expected, keyword)
+    for keyword in _NOT_EMPTY:
+        _require(seg.get(keyword) not in (None, "", []), f"{keyword} is absent")
+    _require(seg.SeriesInstanceUID != source.SeriesInstanceUID, "SeriesInstanceUID")
+
+
+def _check_references(seg: Dataset, sources: Sequence[Dataset]) -> None:
+    """More than one referenced series makes viewers pick one at random."""
+    series = seg.get("ReferencedSeriesSequence") or []
+    _require(len(series) == 1, "ReferencedSeriesSequence")
+    _require(series[0].SeriesInstanceUID == sources[0].SeriesInstanceUID, "referenced series")
+    named = {one.ReferencedSOPInstanceUID for one in series[0].ReferencedInstanceSequence}
+    _require(named == {one.SOPInstanceUID for one in sources}, "ReferencedInstanceSequence")
+
+
+def _check_segments(seg: Dataset, segments: tuple[Segment, ...]) -> None:
+    items = seg.get("SegmentSequence") or []
+    _require(len(items) == len(segments), "SegmentSequence")
+    for item, segment in zip(items, segments, strict=True):
+        _require(item.SegmentNumber == segment.number, "SegmentNumber")
+        _require(item.SegmentLabel == segment.label, "SegmentLabel")
+        for sequence, code in (
+            (item.SegmentedPropertyCategoryCodeSequence, segment.category),
+            (item.SegmentedPropertyTypeCodeSequence, segment.type_code),
+        ):
+            found = [(one.CodeValue, one.CodingSchemeDesignator) for one in sequence]
+            _require(found == [(code.value, code.scheme)], "segmented property")
+        for keyword in _SEGMENT_NOT_EMPTY:
+            _require(item.get(keyword) not in (None, "", []), f"{keyword} is absent")
+
+
+def _frames(seg: Dataset) -> NDArray[np.uint8]:
+    """Return the frames as 0 and 1, (frame, row, column); PS3.5 8.1.1: first pixel, lowest bit."""
+    shape = (int(seg.NumberOfFrames), seg.Rows, seg.Columns)
+    values = np.frombuffer(seg.PixelData, np.uint8)
+    if seg.BitsAllocated == 1:
+        values = np.unpackbits(values, bitorder="little")
+    count = int(np.prod(shape))
+    _require(0 <= len(values) - count < 16, "length of PixelData")  # noqa: PLR2004 - padding
+    _require(values.max(initial=0) <= 1 and not values[count:].any(), "values of PixelData")
+    return values[:count].reshape(shape)
+
+
+def _reassembled(seg: Dataset, sources: Sequence[Dataset]) -> NDArray[np.uint8]:
+    """Return the labels as the frames' own references and positions put them together."""
+    frames, groups = _frames(seg), seg.get("PerFrameFunctionalGroupsSequence") or []
+    _require(len(groups) == len(frames), "PerFrameFunctionalGroupsSequence")
+    _check_shared(seg, sources[0])
+    slice_of = {one.SOPInstanceUID: index for index, one in enumerate(sources)}
+    labels = np.zeros((len(sources), seg.Rows, seg.Columns), np.uint8)
+    seen: set[tuple[int, int]] = set()
+    for frame, group in zip(frames, groups, strict=True):
+        number, index = _segment_number(group), slice_of.get(_source_uid(group), -1)
+        _require(1 <= number <= len(seg.SegmentSequence), "ReferencedSegmentNumber")
+        _require(index >= 0, "source image of a frame")
+        _check_plane(seg, group, sources[index])
+        _require((number, index) not in seen, "a frame stands twice")
+        seen.add((number, index))
+        _require(not (labels[index] * frame).any(), "segments overlap")
+        labels[index] += frame * np.uint8(number)
+    return labels
+
+
+def _check_shared(seg: Dataset, source: Dataset) -> None:
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    _require("PixelMeasuresSequence" in shared, "PixelMeasuresSequence")
+    spacing = shared.PixelMeasuresSequence[0].PixelSpacing
+    _require(np.allclose(spacing, source.PixelSpacing, rtol=0, atol=1e-6), "PixelSpacing")
+    _require("PlaneOrientationSequence" in shared, "PlaneOrientationSequence")
+
+
+def _segment_number(group: Dataset) -> int:
+    _require(len(group.get("SegmentIdentificationSequence") or []) == 1, "segment of a frame")
+    return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+
+
+def _source_uid(group: Dataset) -> str:
+    derivations = group.get("DerivationImageSequence") or []
+    images = [one for item in derivations for one in item.get("SourceImageSequence") or []]
+    _require(len(images) == 1, "one source image for a frame")
+    return str(images[0].ReferencedSOPInstanceUID)
+
+
+def _check_plane(seg: Dataset, group: Dataset, source: Dataset) -> None:
+    _require(len(group.get("PlanePositionSequence") or []) == 1, "PlanePositionSequence")
+    position = group.PlanePositionSequence[0].ImagePositionPatient
+    shift = np.abs(np.subtract(np.float64(position), np.float64(source.ImagePositionPatient)))
+    _require(shift.max() <= _POSITION_TOLERANCE_MM, "ImagePositionPatient of a frame")
+    shared = seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+    turn = np.subtract(
+        np.float64(shared.ImageOrientationPatient), np.float64(source.ImageOrientationPatient)
+    )
+    _require(np.abs(turn).max() <= _COSINE_TOLERANCE, "ImageOrientationPatient of a frame")

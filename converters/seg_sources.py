@@ -1,0 +1,211 @@
+"""What a Segmentation takes over from its source series, and in which form.
+
+Geometry and references go to the encoder in carriers of their own; patient, study and equipment
+are copied as they stand, in a character set that holds them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import charset
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, DSfloat
+
+from converters.errors import GridMismatchError, MissingAttributeError
+from converters.volume import Grid
+
+_UTC_OFFSET = re.compile(r"([+-])(\d\d)(\d\d)")
+# The stacking gate lets a slice lie 0.1 mm off the even grid; half the finest voxel is 0.15 mm.
+_TOLERANCE_MM = 0.12
+
+_REQUIRED = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
+    "Rows",
+    "Columns",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+)
+_WANTED = (
+    "SliceThickness",
+    "PositionReferenceIndicator",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+_PATIENT_AND_STUDY = (  # type 2 in the Patient and General Study modules
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+_ACQUISITION_EQUIPMENT = (
+    "Manufacturer",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "SoftwareVersions",
+    "StationName",
+    "InstitutionName",
+    "InstitutionalDepartmentName",
+)
+_KEPT_CHARACTER_SETS = (  # one table each: no escape sequences, so a Python codec is exact
+    "ISO_IR 100",
+    "ISO_IR 101",
+    "ISO_IR 109",
+    "ISO_IR 110",
+    "ISO_IR 126",
+    "ISO_IR 127",
+    "ISO_IR 138",
+    "ISO_IR 144",
+    "ISO_IR 148",
+    "ISO_IR 166",
+    "ISO_IR 192",
+    "GB18030",
+)
+_UNICODE = "ISO_IR 192"
+
+
+def carriers_of(sources: Sequence[Dataset], grid: Grid) -> list[Dataset]:
+    """Return what highdicom needs of the sources, free of what it would stumble over.
+
+    It refuses unusual birth dates and sexes, and orientations that differ in the last digit; it
+    believes any Spacing Between Slices. Patient and study are copied from the source afterwards.
+    """
+    carriers = [_carrier(source, index) for index, source in enumerate(sources)]
+    for one in carriers:
+        one.ImageOrientationPatient = carriers[0].ImageOrientationPatient
+        if one.get("SliceThickness") is None:
+            one.SliceThickness = DSfloat(grid.spacing_mm[0], auto_format=True)
+        one.SpacingBetweenSlices = DSfloat(_slice_spacing_mm(carriers, grid), auto_format=True)
+    return carriers
+
+
+def _carrier(source: Dataset, index: int) -> Dataset:
+    carrier = Dataset()
+    for keyword in _REQUIRED:
+        if source.get(keyword) in (None, ""):
+            raise MissingAttributeError(keyword=keyword, instance=index)
+        setattr(carrier, keyword, source.get(keyword))
+    for keyword in _WANTED:
+        if source.get(keyword) not in (None, ""):
+            setattr(carrier, keyword, source.get(keyword))
+    for keyword in _PATIENT_AND_STUDY:
+        setattr(carrier, keyword, "")
+    return carrier
+
+
+def _positions_mm(carriers: Sequence[Dataset]) -> NDArray[np.float64]:
+    return np.array([one.ImagePositionPatient for one in carriers], dtype=np.float64)
+
+
+def _slice_spacing_mm(carriers: Sequence[Dataset], grid: Grid) -> float:
+    """Return the mean distance of neighbouring slices; Slice Thickness is something else."""
+    if len(carriers) == 1:
+        return grid.spacing_mm[0]
+    positions = _positions_mm(carriers)
+    return float(np.linalg.norm(positions[-1] - positions[0])) / (len(carriers) - 1)
+
+
+def check_grid(grid: Grid, carriers: Sequence[Dataset]) -> None:
+    """Raise `GridMismatchError` unless the sources' own geometry is the grid's."""
+    slices, rows, columns = grid.shape
+    if len(carriers) != slices:
+        raise GridMismatchError(reason=f"{slices} slices on {len(carriers)} images")
+    if any((one.Rows, one.Columns) != (rows, columns) for one in carriers):
+        raise GridMismatchError(reason="Rows or Columns")
+    if len({one.SeriesInstanceUID for one in carriers}) != 1:
+        raise GridMismatchError(reason="more than one source series")
+    frames = {one.FrameOfReferenceUID for one in carriers} | {grid.frame_of_reference_uid or None}
+    if len(frames - {None}) != 1:
+        raise GridMismatchError(reason="FrameOfReferenceUID")
+    _check_corners(grid, carriers)
+
+
+def _check_corners(grid: Grid, carriers: Sequence[Dataset]) -> None:
+    _, rows, columns = grid.shape
+    cosines = np.array(carriers[0].ImageOrientationPatient, dtype=np.float64)
+    along_row, down_column = _unit(cosines[:3]), _unit(cosines[3:])
+    down, right = np.array(carriers[0].PixelSpacing, dtype=np.float64)
+    to_far_corner = along_row * right * (columns - 1) + down_column * down * (rows - 1)
+    first = _positions_mm(carriers)
+    near = np.array([[k, 0, 0] for k in range(len(carriers))], dtype=np.float64)
+    far = near + np.array([0, rows - 1, columns - 1])
+    if np.abs(grid.lps_mm(near) - first).max() > _TOLERANCE_MM:
+        raise GridMismatchError(reason="ImagePositionPatient")
+    if np.abs(grid.lps_mm(far) - first - to_far_corner).max() > _TOLERANCE_MM:
+        raise GridMismatchError(reason="ImageOrientationPatient or PixelSpacing")
+
+
+def _unit(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return cosines of length 1; written with four decimals they miss it by 1e-4."""
+    return cosines / np.linalg.norm(cosines)
+
+
+def on_clock_of(source: Dataset, moment: datetime) -> datetime:
+    """Return a moment on the clock of the source's other times, where it says which that is."""
+    offset = _UTC_OFFSET.fullmatch(str(source.get("TimezoneOffsetFromUTC", "")))
+    if offset is None:
+        return moment
+    minutes = int(offset[2]) * 60 + int(offset[3])
+    return moment.astimezone(timezone(timedelta(minutes=-minutes if offset[1] == "-" else minutes)))
+
+
+def scanner_of(source: Dataset) -> Dataset:
+    """Return the Contributing Equipment item of whatever acquired the source."""
+    scanner = Dataset()
+    scanner.PurposeOfReferenceCodeSequence = [
+        hd.sr.CodedConcept.from_code(codes.DCM.AcquisitionEquipment)
+    ]
+    scanner.Manufacturer = ""
+    for keyword in _ACQUISITION_EQUIPMENT:
+        if source.get(keyword) not in (None, ""):
+            scanner[keyword] = source[keyword]
+    return scanner
+
+
+def text_of(ds: Dataset) -> str:
+    """Return every text of a data set whose bytes depend on the character set."""
+    return "\n".join(
+        str(element.value) for element in ds.iterall() if element.VR in CUSTOMIZABLE_CHARSET_VR
+    )
+
+
+def declare_character_set(seg: Dataset, source: Dataset, own_text: str) -> None:
+    """Keep the source's character set where it holds every text, otherwise declare Unicode.
+
+    Undeclared bytes of a source pass through as they are (pydicom reads and writes them as Latin-1
+    then): what they mean is not ours to guess, and the archive shows the same name for both.
+    """
+    declared = source.get("SpecificCharacterSet") or ""
+    if declared in _KEPT_CHARACTER_SETS:
+        is_kept = _is_encodable(text_of(seg), charset.python_encoding[declared])
+    else:
+        is_kept = declared in ("", "ISO_IR 6") and own_text.isascii()
+    if not is_kept:
+        seg.SpecificCharacterSet = _UNICODE
+    elif declared:
+        seg.SpecificCharacterSet = declared
+
+
+def _is_encodable(text: str, codec: str) -> bool:
+    try:
+        text.encode(codec)
+    except UnicodeEncodeError:
+        return False
+    return True

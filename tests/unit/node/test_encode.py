@@ -1,0 +1,227 @@
+"""The SEG of a case: written once it is proved, and the same whenever it is written."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from converters import series
+from converters.errors import GridMismatchError, ReadBackError
+from converters.phantom import PhantomStudy
+from converters.seg import build_segmentation
+from converters.volume import LabelMap
+from inference import manifest
+from inference.manifest import Manifest
+from node import encode
+from node.cases import AssembledCase, AssembledSeries, ClosedBy, EncodedSeg, ReceivedInstance
+from node.encode import encode_case, series_description
+from node.spool import Spool
+from node.uids import derived_uid
+from tests.phantoms import WrittenStudy
+
+MODEL = manifest.load(Path(__file__).parents[3] / "models" / "demo-glioma")
+STARTED = datetime(2025, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
+CASE_ID = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def study(small_study: WrittenStudy) -> PhantomStudy:
+    return small_study.study
+
+
+def received(path: Path, spool: Spool, number: int) -> ReceivedInstance:
+    ds = pydicom.dcmread(path, stop_before_pixels=True)
+    content = path.read_bytes()
+    part, digest = spool.new_part(), hashlib.sha256(content).hexdigest()
+    part.write_bytes(content)
+    return ReceivedInstance(
+        study_instance_uid=ds.StudyInstanceUID,
+        series_instance_uid=ds.SeriesInstanceUID,
+        sop_class_uid=ds.SOPClassUID,
+        sop_instance_uid=ds.SOPInstanceUID,
+        transfer_syntax_uid=ds.file_meta.TransferSyntaxUID,
+        calling_ae_title="SENDER",
+        path=spool.keep_instance(
+            part,
+            study_instance_uid=ds.StudyInstanceUID,
+            sop_instance_uid=ds.SOPInstanceUID,
+            sha256=digest,
+        ),
+        byte_count=len(content),
+        sha256=digest,
+        received_at=STARTED + timedelta(seconds=number),
+    )
+
+
+@pytest.fixture
+def case(small_study: WrittenStudy, spool: Spool) -> AssembledCase:
+    files = small_study.files
+    many = []
+    for role in ("t1gd", "flair"):
+        instances = tuple(
+            received(path, spool, number) for number, path in enumerate(sorted(files.paths[role]))
+        )
+        uid = instances[0].series_instance_uid
+        many.append(AssembledSeries(series_instance_uid=uid, role=role, instances=instances))
+    return AssembledCase(
+        case_id=CASE_ID,
+        study_instance_uid=files.study_instance_uid,
+        series=tuple(many),
+        reference_role="t1gd",
+        closed_by=ClosedBy.COMPLETE,
+    )
+
+
+@pytest.fixture
+def label_map(study: PhantomStudy) -> LabelMap:
+    return LabelMap(
+        labels=study.truth["t1gd"],
+        grid=study.volumes["t1gd"].grid,
+        segments=MODEL.segments,
+        model_id=MODEL.model_id,
+    )
+
+
+def file_of(seg: EncodedSeg, spool: Spool) -> Path:
+    return spool.root / seg.path
+
+
+def test_the_result_names_the_file_that_was_written(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    seg = encode_case(case, label_map, MODEL, spool)
+    content = file_of(seg, spool).read_bytes()
+    ds = pydicom.dcmread(file_of(seg, spool))
+    assert seg.path == f"cases/{CASE_ID}/seg.dcm"
+    assert (seg.byte_count, seg.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert (seg.sop_class_uid, seg.sop_instance_uid) == (ds.SOPClassUID, ds.SOPInstanceUID)
+    assert seg.transfer_syntax_uid == ds.file_meta.TransferSyntaxUID
+    assert (seg.series_instance_uid, seg.study_instance_uid) == (
+        ds.SeriesInstanceUID,
+        case.study_instance_uid,
+    )
+
+
+def test_encoding_again_gives_the_same_bytes(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    first = encode_case(case, label_map, MODEL, spool)
+    shuffled = replace(case.series[0], instances=case.series[0].instances[::-1])
+    again = replace(case, series=(case.series[1], shuffled))
+    assert encode_case(again, label_map, MODEL, spool) == first
+    assert [path.name for path in spool.case_folder(CASE_ID).iterdir()] == ["seg.dcm"]
+
+
+def test_uids_are_derived_from_the_case_and_the_weights(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    seg = encode_case(case, label_map, MODEL, spool)
+    ds = pydicom.dcmread(file_of(seg, spool))
+    uid = partial(derived_uid, CASE_ID, MODEL.weights_sha256)
+    assert (ds.SOPInstanceUID, ds.SeriesInstanceUID) == (uid("seg"), uid("seg-series"))
+    assert [one.TrackingUID for one in ds.SegmentSequence] == [
+        uid("seg-tracking-1"),
+        uid("seg-tracking-2"),
+        uid("seg-tracking-3"),
+    ]
+
+
+def test_its_time_is_that_of_the_last_instance(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    ds = pydicom.dcmread(file_of(encode_case(case, label_map, MODEL, spool), spool))
+    last = max(one.received_at for many in case.series for one in many.instances)
+    local = last.astimezone()
+    assert (ds.ContentDate, ds.ContentTime) == (f"{local:%Y%m%d}", f"{local:%H%M%S.%f}")
+
+
+def test_it_references_the_reference_series_alone(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    ds = pydicom.dcmread(file_of(encode_case(case, label_map, MODEL, spool), spool))
+    (referenced,) = ds.ReferencedSeriesSequence
+    assert referenced.SeriesInstanceUID == case.series[0].series_instance_uid
+    assert len(referenced.ReferencedInstanceSequence) == len(case.series[0].instances)
+
+
+def test_segments_are_described_as_the_model_declares_them(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    ds = pydicom.dcmread(file_of(encode_case(case, label_map, MODEL, spool), spool))
+    found = [(one.SegmentLabel, one.SegmentDescription) for one in ds.SegmentSequence]
+    assert found == [(one.label, one.description) for one in MODEL.labels]
+    (algorithm,) = ds.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == (MODEL.id, MODEL.version)
+
+
+def in_production(model: Manifest) -> Manifest:
+    return model.model_copy(update={"demonstration": False})
+
+
+@pytest.mark.parametrize(
+    ("model", "is_empty", "expected"),
+    [
+        (MODEL, False, "AI tumour seg. DEMO MODEL - research use only"),
+        (MODEL, True, "AI tumour seg. DEMO MODEL: nothing found - research use only"),
+        (in_production(MODEL), False, "AI tumour segmentation - research use only"),
+        (in_production(MODEL), True, "AI tumour segmentation: nothing found - research use only"),
+    ],
+)
+def test_the_series_says_what_it_is(
+    label_map: LabelMap, *, model: Manifest, is_empty: bool, expected: str
+) -> None:
+    if is_empty:
+        label_map = replace(label_map, labels=np.zeros_like(label_map.labels))
+    assert series_description(label_map, model) == expected
+    assert len(expected) <= 64
+
+
+def test_a_case_without_a_tumour_gets_an_object_that_says_so(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    nothing = replace(label_map, labels=np.zeros_like(label_map.labels))
+    ds = pydicom.dcmread(file_of(encode_case(case, nothing, MODEL, spool), spool))
+    assert "nothing found" in ds.SeriesDescription
+    assert ds.ContentDescription == "No voxel was labelled; every frame is empty"
+    assert not any(ds.PixelData)
+
+
+def test_a_title_too_long_for_dicom_is_cut(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    wordy = MODEL.model_copy(update={"title": "back\\slash " + "x" * 100})
+    ds = pydicom.dcmread(file_of(encode_case(case, label_map, wordy, spool), spool))
+    assert ds.ContentDescription == "back/slash " + "x" * 53
+
+
+def test_a_label_map_of_another_series_leaves_no_file(
+    case: AssembledCase, study: PhantomStudy, label_map: LabelMap, spool: Spool
+) -> None:
+    other = replace(label_map, labels=study.truth["flair"], grid=study.volumes["flair"].grid)
+    with pytest.raises(GridMismatchError):
+        encode_case(case, other, MODEL, spool)
+    assert not list(spool.case_folder(CASE_ID).iterdir())
+
+
+def test_an_object_that_differs_never_gets_its_name(
+    case: AssembledCase, study: PhantomStudy, label_map: LabelMap, spool: Spool
+) -> None:
+    paths = [spool.instance_path(one.path) for one in case.series[0].instances]
+    sources = series.stack(paths).headers
+    wrong = np.array(study.truth["t1gd"])
+    wrong[tuple(np.argwhere(wrong)[0])] = 0
+    seg = build_segmentation(
+        replace(label_map, labels=wrong), sources, encode._identity(case, label_map, MODEL)
+    )
+    final = spool.case_folder(CASE_ID) / "seg.dcm"
+    with pytest.raises(ReadBackError):
+        spool.publish(final, partial(encode._write_checked, copy.deepcopy(seg), label_map, sources))
+    assert not list(final.parent.iterdir())
