@@ -1,0 +1,280 @@
+"""The one way in: an encoded data set becomes a file of the spool and a row of the ledger.
+
+The data set is kept byte for byte as it came. An `Intake` returns from `keep` only when the file,
+its name and its row would survive a power cut; whoever answers the peer may then say success.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from node.cases import ReceivedInstance
+from node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.errors import (
+    InstanceConflictError,
+    InstanceMismatchError,
+    InstanceTooLargeError,
+    LedgerUnavailableError,
+    SpoolUnwritableError,
+)
+from node.ledger import Ledger
+from node.receive.dataset import Identifiers, read_identifiers
+from node.spool import Spool
+
+_PREAMBLE = bytes(128) + b"DICM"
+_WRITE_BLOCK = 2**18
+_TURN_S = 30.0  # how long an instance waits for the ledger; senders give up after about a minute
+
+_META_VERSION = b"\0\1"
+_SHORT_META = struct.Struct("<HH2sH")
+_LONG_META = struct.Struct("<HH2sHL")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a peer says it is about to send; the UIDs are checked ones.
+
+    `calling_ae_title` holds at most 16 printable ASCII characters.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_ae_title: str
+
+
+def file_meta(offer: Offer) -> bytes:
+    """Return preamble, prefix and File Meta Information for an offered instance.
+
+    References
+    ----------
+    DICOM PS3.10 7.1: always Explicit VR Little Endian.
+    """
+    elements = _LONG_META.pack(2, 0x0001, b"OB", 0, len(_META_VERSION)) + _META_VERSION
+    for number, vr, value in (
+        (0x0002, b"UI", offer.sop_class_uid),
+        (0x0003, b"UI", offer.sop_instance_uid),
+        (0x0010, b"UI", offer.transfer_syntax_uid),
+        (0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+        (0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+        (0x0016, b"AE", offer.calling_ae_title),
+    ):
+        encoded = value.encode("ascii")
+        encoded += (b"\0" if vr == b"UI" else b" ") * (len(encoded) % 2)
+        elements += _SHORT_META.pack(2, number, vr, len(encoded)) + encoded
+    group_length = _SHORT_META.pack(2, 0, b"UL", 4) + struct.pack("<L", len(elements))
+    return _PREAMBLE + group_length + elements
+
+
+class IncomingInstance:
+    """One data set on its way into the spool; `Intake.begin` makes it.
+
+    Parameters
+    ----------
+    offer : Offer
+        What it claims to be.
+    part : Path
+        Temporary file, which does not exist yet.
+    limit_bytes : int
+        Largest data set that is taken, encoded and inflated alike.
+    """
+
+    def __init__(self, offer: Offer, part: Path, *, limit_bytes: int) -> None:
+        self.offer = offer
+        self.byte_count = 0
+        self._part = part
+        self._limit_bytes = limit_bytes
+        self._digest = hashlib.sha256(offer.transfer_syntax_uid.encode("ascii"))
+        meta = file_meta(offer)
+        self._start = len(meta)
+        with _on_the_spool():
+            self._file = part.open("xb+", buffering=_WRITE_BLOCK)
+            self._file.write(meta)
+
+    def write(self, fragment: bytes | memoryview) -> None:
+        """Append the next bytes of the data set.
+
+        Raises
+        ------
+        InstanceTooLargeError
+            The data set exceeds the limit.
+        SpoolUnwritableError
+            The file system refuses, for instance because it is full.
+        """
+        self.byte_count += len(fragment)
+        if self.byte_count > self._limit_bytes:
+            raise InstanceTooLargeError(limit_bytes=self._limit_bytes)
+        self._digest.update(fragment)
+        with _on_the_spool():
+            self._file.write(fragment)
+
+    def finish(self) -> tuple[Path, Identifiers, str]:
+        """Return the file, which is synced and whole, its identifiers and its digest.
+
+        Raises
+        ------
+        InstanceUnreadableError, InstanceTooLargeError
+            See `read_identifiers`.
+        InstanceMismatchError
+            The data set is another instance than the one that was offered.
+        SpoolUnwritableError
+            The file system refuses.
+        """
+        with _on_the_spool():
+            self._file.flush()
+            with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                identifiers = read_identifiers(
+                    data,
+                    self.offer.transfer_syntax_uid,
+                    start=self._start,
+                    limit_bytes=self._limit_bytes,
+                )
+        if identifiers.sop_class_uid != self.offer.sop_class_uid:
+            raise InstanceMismatchError(keyword="SOPClassUID")
+        if identifiers.sop_instance_uid != self.offer.sop_instance_uid:
+            raise InstanceMismatchError(keyword="SOPInstanceUID")
+        with _on_the_spool():
+            os.fsync(self._file.fileno())
+            self._file.close()
+        return self._part, identifiers, self._digest.hexdigest()
+
+    def discard(self) -> None:
+        """Leave nothing behind; nothing happens to an instance that was kept."""
+        with suppress(OSError):  # closing writes what is buffered, which may fail on a full disk
+            self._file.close()
+        with suppress(OSError):  # a file that cannot be removed now is swept at the next start
+            self._part.unlink(missing_ok=True)
+
+
+class Intake:
+    """Where every received instance goes, whichever door it came through.
+
+    Parameters
+    ----------
+    spool : Spool
+        Takes the files.
+    ledger : Ledger
+        Takes the rows.
+    model_id : str
+        The model whose cases the instances open.
+    limit_bytes : int
+        Largest data set that is taken.
+    """
+
+    def __init__(self, spool: Spool, ledger: Ledger, *, model_id: str, limit_bytes: int) -> None:
+        self._spool = spool
+        self._ledger = ledger
+        self._model_id = model_id
+        self._limit_bytes = limit_bytes
+        # The threads of one process queue here rather than in the database's busy loop.
+        self._turn = threading.Lock()
+
+    def begin(self, offer: Offer) -> IncomingInstance:
+        """Return a place for an instance's data set.
+
+        Raises
+        ------
+        SpoolFullError
+            Less than the floor is free.
+        SpoolUnwritableError
+            The file system refuses.
+        """
+        with _on_the_spool():
+            self._spool.check_space()
+        return IncomingInstance(offer, self._spool.new_part(), limit_bytes=self._limit_bytes)
+
+    def keep(self, incoming: IncomingInstance) -> None:
+        """Make a whole data set durable: file, name and row; one that is known stays as it is.
+
+        Whatever is raised, no temporary file is left and the ledger is as before.
+
+        Raises
+        ------
+        InstanceConflictError
+            Its SOP Instance UID is stored with other content.
+        LedgerUnavailableError, SpoolUnwritableError
+            The database or the file system refuses; trying again later may help.
+        InstanceUnreadableError, InstanceMismatchError, InstanceTooLargeError
+            See `IncomingInstance.finish`.
+        """
+        try:
+            part, identifiers, sha256 = incoming.finish()
+            with self._own_turn():
+                with _on_the_spool():
+                    path = self._spool.keep_instance(
+                        part,
+                        study_instance_uid=identifiers.study_instance_uid,
+                        sop_instance_uid=identifiers.sop_instance_uid,
+                        sha256=sha256,
+                    )
+                self._record(incoming, identifiers, path, sha256)
+        finally:
+            incoming.discard()
+
+    @contextmanager
+    def _own_turn(self) -> Iterator[None]:
+        if not self._turn.acquire(timeout=_TURN_S):
+            raise LedgerUnavailableError(kind="busy")
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def _record(
+        self, incoming: IncomingInstance, identifiers: Identifiers, path: str, sha256: str
+    ) -> None:
+        offer = incoming.offer
+        instance = ReceivedInstance(
+            study_instance_uid=identifiers.study_instance_uid,
+            series_instance_uid=identifiers.series_instance_uid,
+            sop_class_uid=identifiers.sop_class_uid,
+            sop_instance_uid=identifiers.sop_instance_uid,
+            transfer_syntax_uid=offer.transfer_syntax_uid,
+            calling_ae_title=offer.calling_ae_title,
+            path=path,
+            byte_count=incoming.byte_count,
+            sha256=sha256,
+            received_at=datetime.now(UTC),
+        )
+        try:
+            with _in_the_ledger():
+                self._ledger.record_instance(instance, model_id=self._model_id)
+        except (LedgerUnavailableError, InstanceConflictError):
+            self._take_back(instance)
+            raise
+
+    def _take_back(self, instance: ReceivedInstance) -> None:
+        """Remove the file of a row that was not written; keep it where that is not certain.
+
+        The digest is part of the name: the file of another content is another file.
+        """
+        with suppress(LedgerUnavailableError), _in_the_ledger():
+            if self._ledger.digest_of(instance.sop_instance_uid) != instance.sha256:
+                self._spool.instance_path(instance.path).unlink(missing_ok=True)
+
+
+@contextmanager
+def _on_the_spool() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SpoolUnwritableError(reason=error.strerror or "unknown") from error
+
+
+@contextmanager
+def _in_the_ledger() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise LedgerUnavailableError(kind=type(error).__name__) from error

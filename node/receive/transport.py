@@ -1,0 +1,142 @@
+"""Below the messages: the socket of an association and the reading of its PDUs.
+
+pynetdicom polls its sockets every millisecond, waits for a slow peer for ever and takes PDUs of any
+length; here a socket waits, a PDU has a deadline, and its length has a limit.
+
+References
+----------
+DICOM PS3.8 9.1 (TCP), 9.3 (PDUs).
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import InvalidEventError
+from pynetdicom.pdu import _PDUType
+from pynetdicom.transport import AssociationSocket
+
+from node import logs
+
+WAIT_S = 0.005  # for the peer or for our other thread, whichever speaks first
+
+_ASSOCIATE_RQ = 0x01
+_AE_TITLES = slice(10, 42)  # PS3.8 Table 9-11: called, then calling, 16 bytes each
+_AE_TITLE_LENGTH = 16
+_FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
+_MAX_OTHER_PDU_BYTES = 2**20  # an A-ASSOCIATE-RQ of 128 contexts in all syntaxes has 0.2 MB
+
+
+def legible_ae_titles(encoded: bytes) -> bytes:
+    """Return called and calling AE title (32 bytes) with every illegal character replaced.
+
+    A peer with an odd AE title is served like any other, but nothing of the oddity passes into
+    the library, the ledger or a log. The replacement is a question mark, and a blank title becomes
+    one, so that none turns into a title that is allowed.
+    """
+    legible = bytes(
+        byte if _FIRST_PRINTABLE <= byte <= _LAST_PRINTABLE and byte != ord("\\") else ord("?")
+        for byte in encoded
+    )
+    titles = legible[:_AE_TITLE_LENGTH], legible[_AE_TITLE_LENGTH:]
+    return b"".join(title if title.strip() else b"?".ljust(len(title)) for title in titles)
+
+
+class WaitingSocket(AssociationSocket):
+    """A socket that waits for its peer instead of polling, and for no peer for ever."""
+
+    def __init__(
+        self, assoc: Association, client_socket: socket.socket, *, pdu_timeout_s: float | None
+    ) -> None:
+        super().__init__(assoc, client_socket=client_socket)
+        self._pdu_timeout_s = pdu_timeout_s
+
+    @property
+    def ready(self) -> bool:
+        """Return whether data can be read, after a short wait when nothing else is to be done."""
+        if self.socket is None:
+            time.sleep(WAIT_S)
+        elif self.provider_queue.empty() and self.event_queue.empty():
+            with suppress(OSError, ValueError):  # a closed connection, which is reported below
+                select.select([self.socket], [], [], WAIT_S)
+        return super().ready
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Return that many bytes, or fewer when the peer closes.
+
+        Raises
+        ------
+        OSError
+            The PDU is longer than any that was agreed, or does not arrive in time; the caller
+            closes the connection.
+        """
+        sock = self.socket
+        if sock is None or nr_bytes > max(self.assoc.ae.maximum_pdu_size, _MAX_OTHER_PDU_BYTES):
+            raise OSError("a PDU that cannot be taken")
+        received = bytearray(nr_bytes)
+        view = memoryview(received)
+        count = 0
+        deadline = None if self._pdu_timeout_s is None else time.monotonic() + self._pdu_timeout_s
+        while count < nr_bytes:
+            sock.settimeout(None if deadline is None else max(deadline - time.monotonic(), 0.001))
+            piece = sock.recv_into(view[count:])
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            if not piece:
+                view.release()
+                del received[count:]
+                break
+            count += piece
+        sock.settimeout(self._pdu_timeout_s)  # for what is sent meanwhile
+        return received
+
+
+class UpperLayer(DULServiceProvider):
+    """The library's upper layer, given legible AE titles and a word for its end."""
+
+    def __init__(self, assoc: Association) -> None:
+        super().__init__(assoc)
+        self._run_loop_delay = 0  # the socket waits
+        self._is_busy = False
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Keep the association from being called idle while it is we who make the peer wait."""
+        self._is_busy = True
+        try:
+            yield
+        finally:
+            self._idle_timer.restart()
+            self._is_busy = False
+
+    def idle_timer_expired(self) -> bool:
+        """Return whether the peer has been silent for too long."""
+        return not self._is_busy and super().idle_timer_expired()
+
+    def run_reactor(self) -> None:
+        """Serve the connection until it ends."""
+        try:
+            super().run_reactor()
+        except InvalidEventError:
+            # The peer broke the rules while our other thread was answering: its answer no longer
+            # fits the state. The connection is closed when the association sees this thread end.
+            logs.get().warning("association.violated", reason="a PDU that does not fit the state")
+        finally:
+            # Wakes a thread that still waits for an association request: without it each port
+            # probe would hold a connection until the time-out.
+            self.to_user_queue.put(None)  # what a time-out gives too
+
+    def _decode_pdu(self, bytestream: bytearray) -> tuple[_PDUType, str]:
+        if bytestream[0] != _ASSOCIATE_RQ:
+            return super()._decode_pdu(bytestream)
+        bytestream[_AE_TITLES] = legible_ae_titles(bytes(bytestream[_AE_TITLES]))
+        decoded, event = super()._decode_pdu(bytestream)
+        # An item that the library decodes but cannot express, such as an even context id, must
+        # fail here, where it aborts the association; later it would end this thread.
+        decoded.to_primitive()
+        return decoded, event

@@ -1,0 +1,191 @@
+"""Instances per second of the C-STORE door against DCMTK's storescp, in the same rounds.
+
+Run by hand: ``python -m tests.bench.bench_receive``. Both receivers get the same files from the
+same number of ``storescu`` processes in turn; medians over the rounds are printed. Ours syncs
+every instance and commits its row before it answers, storescp only writes. All run with
+``TCP_NODELAY=1``, without which storescp waits 40 ms for each instance's delayed acknowledgement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from node import logs, settings
+from node.ledger import Ledger
+from node.receive.scp import StorageScp
+from node.spool import Spool
+
+_ROWS = 256  # 256 x 256 of 16 bits: 130 KB
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PDU = "131072"
+_ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One round of one receiver."""
+
+    instances_per_s: float
+    cpu_ms: float
+    peak_mb: float
+
+
+def write_instances(folder: Path, count: int) -> list[Path]:
+    """Write classic MR images of 130 KB, all of one study."""
+    study, rng = generate_uid(), np.random.default_rng(0)
+    files = []
+    for index in range(count):
+        ds = Dataset()
+        ds.SOPClassUID, ds.SOPInstanceUID = MRImageStorage, generate_uid()
+        ds.StudyInstanceUID, ds.SeriesInstanceUID = study, f"{study}.{index % 4}"[:64]
+        ds.PatientName, ds.PatientID, ds.Modality = "Bench^Mark", "BENCH", "MR"
+        ds.Rows = ds.Columns = _ROWS
+        ds.BitsAllocated = ds.BitsStored = 16
+        ds.HighBit, ds.PixelRepresentation, ds.SamplesPerPixel = 15, 0, 1
+        ds.PhotometricInterpretation = "MONOCHROME2"
+        ds.PixelData = rng.integers(0, 4096, (_ROWS, _ROWS), dtype=np.uint16).tobytes()
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        files.append(folder / f"{index:05d}.dcm")
+        ds.save_as(files[-1], enforce_file_format=True)
+    return files
+
+
+def serve(folder: Path) -> None:
+    """Receive into a folder until killed; print the port."""
+    logs.configure(level="WARNING", role="receive")
+    scp = StorageScp(
+        settings.Receive(port=0),
+        spool=Spool(folder),
+        ledger=Ledger(f"sqlite:///{folder / 'ledger.sqlite'}"),
+        model_id="bench@1",
+    )
+    scp.start()
+    sys.stdout.write(f"{scp.port}\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+
+
+@contextmanager
+def _ours(folder: Path) -> Iterator[tuple[int, int]]:
+    command = [sys.executable, "-m", "tests.bench.bench_receive", "--serve", str(folder)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline()), process.pid
+        process.kill()
+
+
+@contextmanager
+def _dcmtk(folder: Path) -> Iterator[tuple[int, int]]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    options = ["--fork", "-pdu", _PDU, "-od", str(folder)]
+    with subprocess.Popen(["storescp", *options, str(port)], env=_ENVIRONMENT) as process:
+        _wait_for(port)
+        yield port, process.pid
+        process.kill()
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(500):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+        else:
+            return
+    raise TimeoutError("storescp does not listen")
+
+
+def _cpu_s(pid: int) -> float:
+    """Return user and system seconds of a process and of its children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return sum(int(field) for field in fields[11:15]) / _TICKS
+
+
+def _peak_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def measure(name: str, files: Sequence[Path], senders: int) -> Measured:
+    """Send all files to a fresh receiver through so many associations at once."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    receiver = _ours if name == "ours" else _dcmtk
+    with receiver(folder) as (port, pid):
+        before, started = _cpu_s(pid), time.perf_counter()
+        command = ["storescu", "-R", "-pdu", _PDU, "--max-send-pdu", _PDU]
+        running = [
+            subprocess.Popen(
+                [*command, "127.0.0.1", str(port), *map(str, files[index::senders])],
+                env=_ENVIRONMENT,
+            )
+            for index in range(senders)
+        ]
+        codes = [process.wait() for process in running]
+        seconds = time.perf_counter() - started
+        time.sleep(0.3)  # for the children of storescp to be waited for
+        measured = Measured(
+            instances_per_s=len(files) / seconds,
+            cpu_ms=1e3 * (_cpu_s(pid) - before) / len(files),
+            peak_mb=_peak_mb(pid),
+        )
+    assert not any(codes), "a sender failed"
+    shutil.rmtree(folder)
+    return measured
+
+
+def main() -> None:
+    """Print instances per second, CPU and peak memory of both, and their ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--serve", type=Path)
+    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve)
+        return
+    source = Path(tempfile.mkdtemp(prefix="bench-source-"))
+    files = write_instances(source, arguments.count)
+    for senders in (1, 4):
+        rounds: dict[str, list[Measured]] = {"ours": [], "storescp": []}
+        for _ in range(arguments.rounds):
+            for name, measured in rounds.items():
+                measured.append(measure(name, files, senders))
+        _report(senders, rounds)
+    shutil.rmtree(source)
+
+
+def _report(senders: int, rounds: dict[str, list[Measured]]) -> None:
+    rates = {}
+    for name, measured in rounds.items():
+        rates[name] = statistics.median(one.instances_per_s for one in measured)
+        cpu_ms = statistics.median(one.cpu_ms for one in measured)
+        peak_mb = max(one.peak_mb for one in measured)
+        print(  # noqa: T201 - a tool
+            f"{senders} association(s)  {name:9s} {rates[name]:7.1f} instances/s"
+            f"  {cpu_ms:6.2f} CPU ms/instance  peak {peak_mb:5.1f} MB"
+        )
+    print(f"{senders} association(s)  ratio     {rates['ours'] / rates['storescp']:7.2f}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
