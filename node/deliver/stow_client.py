@@ -1,0 +1,201 @@
+"""STOW-RS of a result to a DICOMweb destination, and a QIDO-RS query to try it.
+
+An HTTP status alone proves nothing: some servers answer 200 to what they could not read. A result
+counts as stored when its SOP Instance UID stands in the Referenced SOP Sequence of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
+
+import pydicom
+import requests
+from dicomweb_client import DICOMwebClient
+from pydicom.dataset import Dataset
+from requests.auth import AuthBase, HTTPBasicAuth
+
+from node.cases import DeliveryReceipt, EncodedSeg, Transport
+from node.dimse import Status, is_out_of_resources
+from node.errors import PeerRefusedError, PeerUnavailableError
+from node.settings import Destination
+
+_MULTIPART_ALLOWANCE_BYTES = 10_000
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, ParseError)
+"""What the client's parsers raise on a damaged answer."""
+
+
+def send(
+    seg: EncodedSeg,
+    file: Path,
+    destination: Destination,
+    *,
+    calling_ae_title: str,  # noqa: ARG001 - the signature that all transports share
+    attempt: int,
+) -> DeliveryReceipt:
+    """Return the receipt of one instance that the destination says it has stored.
+
+    Parameters
+    ----------
+    seg : EncodedSeg
+        What the file holds.
+    file : Path
+        A DICOM file (PS3.10).
+    destination : Destination
+        Where to; its `timeout_s` bounds connecting and every wait for data.
+    calling_ae_title : str
+        Not used: HTTP knows no AE titles.
+    attempt : int
+        Which try this is, for the receipt.
+
+    Raises
+    ------
+    PeerUnavailableError
+        No connection, no answer in time, HTTP 429 or 5xx, or the peer lacks resources.
+    PeerRefusedError
+        Another HTTP status, a Failure Reason, or an answer that does not name the instance.
+
+    References
+    ----------
+    DICOM PS3.18 10.5 Store Transaction; PS3.18 I.2 Store Instances Response Module.
+    """
+    ds = pydicom.dcmread(file)  # elements stay as they are encoded, so the same bytes travel
+    with _client(destination, largest_body_bytes=seg.byte_count) as client:
+        answer = client.store_instances([ds])
+        status = _stored_status(answer, seg.sop_instance_uid, destination)
+    return DeliveryReceipt(
+        case_id=seg.case_id,
+        destination=destination.name,
+        transport=Transport.STOW,
+        sop_instance_uid=seg.sop_instance_uid,
+        status_code=f"0x{status:04X}",
+        attempt=attempt,
+        delivered_at=datetime.now(UTC),
+    )
+
+
+def echo(
+    destination: Destination,
+    *,
+    calling_ae_title: str,  # noqa: ARG001 - the signature that all transports share
+) -> None:
+    """Ask the destination for one study (QIDO-RS).
+
+    Raises
+    ------
+    PeerUnavailableError, PeerRefusedError
+        As for `send`.
+    """
+    with _client(destination) as client:
+        client.search_for_studies(limit=1)
+
+
+def _unavailable(destination: Destination, reason: str) -> PeerUnavailableError:
+    return PeerUnavailableError(destination=destination.name, reason=reason)
+
+
+def _refused(destination: Destination, status: str) -> PeerRefusedError:
+    return PeerRefusedError(destination=destination.name, status=status)
+
+
+class _Bearer(AuthBase):
+    """A token, sent to the destination's own host alone."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+@contextmanager
+def _client(destination: Destination, *, largest_body_bytes: int = 0) -> Iterator[DICOMwebClient]:
+    """Open a client; what goes wrong with it leaves as one of our errors, free of addresses."""
+    with requests.Session() as session:
+        session.auth = _credentials(destination)
+        session.max_redirects = 0  # a redirect would carry the patient's data elsewhere
+        client = DICOMwebClient(
+            destination.url.rstrip("/"),
+            session=session,
+            headers={"Accept": "application/dicom+json"},
+            callback=_name_media_type,
+            # One piece with its length: not every server takes a chunked body.
+            chunk_size=largest_body_bytes + _MULTIPART_ALLOWANCE_BYTES,
+            timeout=destination.timeout_s,
+        )
+        client.host = urlsplit(
+            destination.url
+        ).netloc  # becomes the Host header; the client itself leaves the port out
+        client.set_http_retry_params(retry=False)  # repeating is the job engine's business
+        with _translated(destination):
+            yield client
+
+
+def _credentials(destination: Destination) -> AuthBase | None:
+    if token := destination.bearer_token.get_secret_value():
+        return _Bearer(token)
+    if destination.username:
+        password = destination.password.get_secret_value()
+        return HTTPBasicAuth(destination.username.encode(), password.encode())
+    return None
+
+
+def _name_media_type(response: requests.Response, **_: object) -> requests.Response:
+    """Reduce the Content-Type to what the client compares it with: no parameters, lower case."""
+    stated = response.headers.get("Content-Type", "")
+    response.headers["Content-Type"] = stated.partition(";")[0].strip().lower()
+    return response
+
+
+@contextmanager
+def _translated(destination: Destination) -> Iterator[None]:
+    try:
+        yield
+    except (requests.HTTPError, requests.TooManyRedirects) as error:
+        status = error.response.status_code if error.response is not None else 0
+        raise _by_status(destination, status) from error
+    except requests.JSONDecodeError as error:
+        raise _refused(destination, "unreadable answer") from error
+    except requests.Timeout as error:
+        reason = f"no answer within {destination.timeout_s:.0f} s"
+        raise _unavailable(destination, reason) from error
+    except requests.exceptions.SSLError as error:
+        raise _unavailable(destination, "TLS connection failed") from error
+    except requests.RequestException as error:
+        raise _unavailable(destination, "connection failed") from error
+    except _UNREADABLE as error:
+        raise _refused(destination, "unreadable answer") from error
+
+
+def _by_status(destination: Destination, status: int) -> PeerUnavailableError | PeerRefusedError:
+    passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.REQUEST_TIMEOUT,
+    }
+    kind = _unavailable if passing else _refused
+    return kind(destination, f"HTTP {status}")
+
+
+def _stored_status(answer: Dataset, sop_instance_uid: str, destination: Destination) -> int:
+    """Return the status under which the instance was stored: 0, or its Warning Reason."""
+    for item in answer.get("ReferencedSOPSequence", []):
+        if item.get("ReferencedSOPInstanceUID") == sop_instance_uid:
+            return int(item.get("WarningReason", Status.SUCCESS))
+    for item in answer.get("FailedSOPSequence", []):
+        if item.get("ReferencedSOPInstanceUID") in {sop_instance_uid, None}:
+            return _failure(int(item.get("FailureReason", Status.PROCESSING_FAILURE)), destination)
+    raise _refused(destination, "not in the list of stored instances")
+
+
+def _failure(reason: int, destination: Destination) -> int:
+    if reason == Status.DUPLICATE_SOP_INSTANCE:
+        return reason
+    if is_out_of_resources(reason):
+        raise _unavailable(destination, f"out of resources, status 0x{reason:04X}")
+    raise _refused(destination, f"0x{reason:04X}")

@@ -1,0 +1,1 @@
+"""The demonstration: a synthetic study, a small archive, the whole way."""
