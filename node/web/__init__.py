@@ -1,0 +1,1 @@
+"""Status page and API; reads the ledger, never writes state."""

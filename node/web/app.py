@@ -1,0 +1,75 @@
+"""The web role: status page and interface, for reading only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from converters.errors import CodedError
+from inference.manifest import Manifest
+from node import logs
+from node.errors import LedgerUnreadableError, UnforeseenError
+from node.reading import LedgerReader
+from node.settings import Settings
+from node.spool import Spool
+from node.web import guard, problems
+from node.web.api import Api
+from node.web.guard import Guard, Hosts
+from node.web.pages import Pages
+from node.web.views import Sources
+
+_FOR_PROGRAMS = ("/api/", "/livez", "/readyz")
+
+
+def create_app(
+    ledger: LedgerReader, spool: Spool, settings: Settings, manifest: Manifest
+) -> Starlette:
+    """Return the ASGI application; it writes nothing and needs neither model nor job engine."""
+    sources = Sources(ledger=ledger, spool=spool, settings=settings, manifest=manifest)
+    pages = Pages(sources)
+    handler = _ErrorHandler(pages)
+    static = StaticFiles(directory=Path(__file__).parent / "static")
+    return Starlette(
+        routes=[*Api(sources).routes(), *pages.routes(), Mount("/static", static)],
+        middleware=[Middleware(Guard, hosts=Hosts(settings.web.host, settings.web.host_names))],
+        exception_handlers={
+            CodedError: handler.answer,
+            HTTPException: handler.answer,
+            SQLAlchemyError: handler.answer,
+            Exception: handler.answer,
+        },
+    )
+
+
+class _ErrorHandler:
+    """Turns whatever a request ended with into a problem document or a page."""
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+
+    def answer(self, request: Request, error: Exception) -> Response:
+        """Return the answer for an error, and log the ones that somebody must look at."""
+        coded = problems.coded(error)
+        status = problems.status_of(coded)
+        if isinstance(coded, (UnforeseenError, LedgerUnreadableError)):
+            logs.get().error(
+                "request.failed", code=coded.code, sentence=str(coded), status=status.value
+            )
+        path = request.url.path
+        if path.startswith(_FOR_PROGRAMS):
+            response = problems.problem(coded)
+        else:
+            response = self._pages.error(coded, status)
+        if isinstance(error, HTTPException) and error.headers is not None:
+            response.headers.update(error.headers)
+        # An unforeseen error is answered outside of the guard, so that it adds them here.
+        guard.secure(response.headers, path)
+        return response

@@ -1,0 +1,119 @@
+"""The pages for people: what the node does, and what became of each case."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from converters.errors import CodedError
+from node.cases import FINAL, WORKING, CaseState
+from node.settings import Receive
+from node.web import api, formats, health, query, views
+from node.web.views import Sources
+
+PAGE_LENGTH = 25
+_TEMPLATES = Path(__file__).parent / "templates"
+FILTERS = (
+    ("All", ()),
+    ("In progress", (CaseState.RECEIVING, *WORKING)),
+    ("Delivered", (CaseState.DELIVERED,)),
+    ("Needs attention", (CaseState.REJECTED, CaseState.FAILED)),
+)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(formats.FILTERS)
+    return environment
+
+
+class Pages:
+    """The endpoints; plain functions, which Starlette runs in threads."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._templates = _environment()
+
+    def routes(self) -> list[BaseRoute]:
+        """Return where each page answers."""
+        return [Route("/", self.status), Route("/cases/{case_id}", self.case)]
+
+    def status(self, request: Request) -> Response:
+        """Answer the status page."""
+        wanted = query.case_query(request.query_params, default_limit=PAGE_LENGTH)
+        cases, total = api.found_cases(self._sources, wanted)
+        settings = self._sources.settings
+        host = _reachable(settings.receive.host, request)
+        return self._render(
+            "status.html",
+            cases=cases,
+            total=total,
+            query=wanted,
+            filters=self._filters(),
+            is_filtered=bool(wanted.states or wanted.offset),
+            receive=settings.receive,
+            receive_host=host,
+            command=_example(settings.receive, host),
+            destinations=settings.destinations,
+        )
+
+    def _filters(self) -> list[tuple[str, tuple[CaseState, ...], int]]:
+        counts = self._sources.ledger.counts()
+        return [
+            (name, states, sum(counts[state] for state in states or counts))
+            for name, states in FILTERS
+        ]
+
+    def case(self, request: Request) -> Response:
+        """Answer the page of one case."""
+        ledger = self._sources.ledger
+        row = ledger.case(query.case_id_of(request))
+        return self._render(
+            "case.html",
+            case=views.case_view(self._sources, row, now=datetime.now(UTC)),
+            earlier=ledger.earlier_revisions(row),
+            is_final=row.state in FINAL,
+        )
+
+    def _render(self, template: str, **values: object) -> Response:
+        sources = self._sources
+        state = health.read(sources.ledger, sources.manifest, sources.settings.jobs)
+        page = self._templates.get_template(template).render(
+            health=state,
+            roles=health.roles(state, sources.settings.jobs),
+            model=sources.manifest,
+            **values,
+        )
+        return HTMLResponse(page)
+
+    def error(self, error: CodedError, status: HTTPStatus) -> Response:
+        """Return the page of an error; it reads nothing, since the ledger may be the cause."""
+        template = self._templates.get_template("error.html")
+        page = template.render(error=error, sentence=str(error), status=status)
+        return HTMLResponse(page, status.value)
+
+
+def _reachable(bound: str, request: Request) -> str:
+    """Return what to write for a host that is bound to every address: how the reader got here."""
+    is_everywhere = bound in {"0.0.0.0", "::"}  # noqa: S104 - compared with, not listened on
+    return request.url.hostname or bound if is_everywhere else bound
+
+
+def _example(receive: Receive, host: str) -> str:
+    """Return a command that sends a folder; quoted, since an AE title may hold blanks."""
+    address = (host, str(receive.port))
+    words = ("storescu", "-aec", receive.ae_title, "+sd", "+r", *address, "path/to/study")
+    return shlex.join(words)

@@ -1,0 +1,94 @@
+// Keeps the page up to date: fetches it again and changes what differs, in place, so that focus,
+// scroll position, selected text and opened details stay as they are.
+"use strict";
+
+const PERIOD_MS = 2000;
+const LONGEST_MS = 30000;
+const ANSWER_MS = 10000;
+
+function matching(wanted, cursor, parent) {
+  if (wanted.id) {
+    return Array.from(parent.children).find((child) => child.id === wanted.id) ?? null;
+  }
+  const isSame = cursor !== null && !cursor.id && cursor.nodeName === wanted.nodeName;
+  return isSame ? cursor : null;
+}
+
+function syncAttributes(node, wanted) {
+  for (const { name } of Array.from(node.attributes)) {
+    const isReaders = node.nodeName === "DETAILS" && name === "open";
+    if (!wanted.hasAttribute(name) && !isReaders) {
+      node.removeAttribute(name);
+    }
+  }
+  for (const { name, value } of wanted.attributes) {
+    if (node.getAttribute(name) !== value) {
+      node.setAttribute(name, value);
+    }
+  }
+}
+
+function sync(node, wanted) {
+  if (node.isEqualNode(wanted)) {
+    return;
+  }
+  if (node.nodeType !== Node.ELEMENT_NODE) {
+    node.data = wanted.data;
+    return;
+  }
+  syncAttributes(node, wanted);
+  let cursor = node.firstChild;
+  for (const child of Array.from(wanted.childNodes)) {
+    const match = matching(child, cursor, node);
+    if (match === null) {
+      node.insertBefore(document.importNode(child, true), cursor);
+      continue;
+    }
+    if (match === cursor) {
+      cursor = cursor.nextSibling;
+    } else {
+      node.insertBefore(match, cursor);
+    }
+    sync(match, child);
+  }
+  while (cursor !== null) {
+    const next = cursor.nextSibling;
+    cursor.remove();
+    cursor = next;
+  }
+}
+
+async function refresh() {
+  const answer = await fetch(location.href, {
+    cache: "no-store",
+    signal: AbortSignal.timeout(ANSWER_MS),
+  });
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const fresh = page.getElementById("main");
+  if (fresh === null) {
+    throw new Error("not a page of the node");
+  }
+  sync(document.getElementById("main"), fresh);
+  sync(document.getElementById("roles"), page.getElementById("roles"));
+  document.title = page.title;
+}
+
+async function keepFresh() {
+  let wait = PERIOD_MS;
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, wait));
+    if (document.hidden) {
+      continue;
+    }
+    try {
+      await refresh();
+      wait = PERIOD_MS;
+      document.getElementById("lost").hidden = true;
+    } catch {
+      wait = Math.min(wait * 2, LONGEST_MS);
+      document.getElementById("lost").hidden = false;
+    }
+  }
+}
+
+keepFresh();

@@ -1,0 +1,244 @@
+"""Ledger rows -> what the API answers and the pages show: one shape for both.
+
+Nothing here names a patient: the ledger knows none. Texts that come from a peer (the description
+of a series) are passed on as they are; templates escape them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from converters.volume import Segment
+from inference.manifest import Manifest
+from node.cases import CaseState, DeliveryReceipt, EncodedSeg, SeriesDecision
+from node.reading import LedgerReader
+from node.rows import AttemptRow, CaseRow
+from node.settings import Settings
+from node.spool import Spool
+from node.web import progress
+from node.web.progress import AttemptView, StepView
+
+SHORT_ID_LENGTH = 8
+PREVIEW = "preview.png"
+FILES = {
+    "seg.dcm": "application/dicom",
+    "labels.nii.gz": "application/gzip",
+    "channels.nii.gz": "application/gzip",
+    PREVIEW: "image/png",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Everything that the web role reads from."""
+
+    ledger: LedgerReader
+    spool: Spool
+    settings: Settings
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeView:
+    """The volume of one segment; the colour is sRGB, None for a segment of another model."""
+
+    label: str
+    volume_ml: float
+    color_rgb: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileView:
+    """A file of the case that can be downloaded."""
+
+    name: str
+    url: str
+    byte_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultView:
+    """An encoded object, as a PACS knows it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    byte_count: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptView:
+    """Proof that a destination holds an object."""
+
+    destination: str
+    transport: str
+    sop_instance_uid: str
+    status_code: str
+    attempt: int
+    delivered_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseView:
+    """A case with everything that is known of it.
+
+    `turnaround_s` is the time from the last image to the last receipt. `received_instances` counts
+    what arrived of the study so far, or what the case was closed with.
+    """
+
+    case_id: str
+    short_id: str
+    url: str
+    state: str
+    revision: int
+    run: int
+    model_id: str
+    study_instance_uid: str
+    opened_at: datetime
+    last_received_at: datetime
+    updated_at: datetime
+    closed_at: datetime | None
+    closed_by: str | None
+    reason: str
+    reference_role: str | None
+    code: str | None
+    sentence: str | None
+    advice: str | None
+    received_series: int
+    received_instances: int
+    turnaround_s: float | None
+    steps: tuple[StepView, ...]
+    series: tuple[SeriesDecision, ...]
+    attempts: tuple[AttemptView, ...]
+    receipts: tuple[ReceiptView, ...]
+    results: tuple[ResultView, ...]
+    volumes: tuple[VolumeView, ...]
+    summary: dict[str, Any] | None
+    preview_url: str | None
+    files: tuple[FileView, ...]
+
+
+def case_file(spool: Spool, case_id: str, name: str) -> Path:
+    """Return where a file of a case lies; unlike `Spool.case_folder` nothing is created."""
+    return spool.root / "cases" / case_id / name
+
+
+def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
+    """Return what is shown of a case."""
+    ledger = sources.ledger
+    decisions = ledger.decisions(row.case_id)
+    attempts = ledger.attempts(row.case_id)
+    receipts = ledger.receipts(row.case_id)
+    series_count, instance_count = _received(ledger, row, decisions)
+    return CaseView(
+        **_of_row(row),
+        received_series=series_count,
+        received_instances=instance_count,
+        turnaround_s=_turnaround_s(row, receipts),
+        steps=progress.steps(row, attempts, now=now),
+        series=tuple(decisions),
+        attempts=_attempts(row, attempts, now),
+        receipts=tuple(_receipt(one) for one in receipts),
+        results=tuple(_result(one) for one in ledger.results(row.case_id)),
+        volumes=_volumes(row, sources.manifest.segments),
+        preview_url=_preview_url(sources.spool, row.case_id),
+        files=_files(sources.spool, row.case_id),
+    )
+
+
+def _of_row(row: CaseRow) -> dict[str, Any]:
+    same = (
+        *("case_id", "revision", "run", "model_id", "study_instance_uid", "opened_at"),
+        *("last_received_at", "updated_at", "closed_at", "reason", "reference_role"),
+        *("code", "sentence", "advice", "summary"),
+    )
+    return {
+        **{name: getattr(row, name) for name in same},
+        "short_id": row.case_id[:SHORT_ID_LENGTH],
+        "url": f"/cases/{row.case_id}",
+        "state": row.state.value,
+        "closed_by": None if row.closed_by is None else row.closed_by.value,
+    }
+
+
+def _received(
+    ledger: LedgerReader, row: CaseRow, decisions: Sequence[SeriesDecision]
+) -> tuple[int, int]:
+    """Return how many series and instances arrived; counted one by one only while it is open."""
+    if decisions:
+        return len(decisions), sum(decision.instance_count for decision in decisions)
+    return ledger.received(row.study_instance_uid)
+
+
+def _attempts(
+    row: CaseRow, attempts: Sequence[AttemptRow], now: datetime
+) -> tuple[AttemptView, ...]:
+    return tuple(
+        progress.attempt_view(row, attempt, attempts[index + 1 :], now=now)
+        for index, attempt in enumerate(attempts)
+    )
+
+
+def _turnaround_s(row: CaseRow, receipts: Sequence[DeliveryReceipt]) -> float | None:
+    if not receipts or row.state not in (CaseState.DELIVERED, CaseState.SUPERSEDED):
+        return None
+    last = max(receipt.delivered_at for receipt in receipts)
+    return round((last - row.last_received_at).total_seconds(), 3)
+
+
+def _receipt(receipt: DeliveryReceipt) -> ReceiptView:
+    return ReceiptView(
+        destination=receipt.destination,
+        transport=receipt.transport.value,
+        sop_instance_uid=receipt.sop_instance_uid,
+        status_code=receipt.status_code,
+        attempt=receipt.attempt,
+        delivered_at=receipt.delivered_at,
+    )
+
+
+def _result(seg: EncodedSeg) -> ResultView:
+    return ResultView(
+        sop_class_uid=seg.sop_class_uid,
+        sop_instance_uid=seg.sop_instance_uid,
+        series_instance_uid=seg.series_instance_uid,
+        transfer_syntax_uid=seg.transfer_syntax_uid,
+        byte_count=seg.byte_count,
+        sha256=seg.sha256,
+    )
+
+
+def _volumes(row: CaseRow, segments: Sequence[Segment]) -> tuple[VolumeView, ...]:
+    colors = {segment.label: segment.color_rgb for segment in segments}
+    volumes_ml = (row.summary or {}).get("volumes_ml", {})
+    return tuple(
+        VolumeView(label=label, volume_ml=volume_ml, color_rgb=colors.get(label))
+        for label, volume_ml in volumes_ml.items()
+    )
+
+
+def _preview_url(spool: Spool, case_id: str) -> str | None:
+    """Return the picture's address, which changes when the picture does."""
+    path = case_file(spool, case_id, PREVIEW)
+    if not path.is_file():
+        return None
+    return f"/api/v1/cases/{case_id}/{PREVIEW}?v={path.stat().st_mtime_ns}"
+
+
+def _files(spool: Spool, case_id: str) -> tuple[FileView, ...]:
+    paths = {name: case_file(spool, case_id, name) for name in FILES}
+    return tuple(
+        FileView(
+            name=name,
+            url=f"/api/v1/cases/{case_id}/files/{name}",
+            byte_count=path.stat().st_size,
+        )
+        for name, path in paths.items()
+        if path.is_file()
+    )

@@ -1,0 +1,213 @@
+"""The pages in a real browser: they keep themselves up to date and can be read by everybody."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from node import logs
+from node.cases import CaseState, Stage
+from tests import browser
+from tests.browser import Page
+from tests.web_cases import WebNode, served
+
+pytestmark = pytest.mark.integration
+
+DESKTOP, PHONE = 1280, 390
+
+# Contrast of every visible text with the background behind it (WCAG 2.2, success criterion 1.4.3).
+CONTRAST = """(() => {
+  const context = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const parts = (color) => {
+    context.clearRect(0, 0, 1, 1);
+    context.fillStyle = color;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data];
+  };
+  const light = (rgb) => {
+    const linear = (p) => p <= 0.04045 ? p / 12.92 : ((p + 0.055) / 1.055) ** 2.4;
+    const [r, g, b] = rgb.map((part) => linear(part / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const color = parts(getComputedStyle(at).backgroundColor);
+      if (color[3] === 255) return color.slice(0, 3);
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !node.checkVisibility()) continue;
+    if (["NOSCRIPT", "SCRIPT"].includes(node.nodeName) || node.closest(".sr, .skip")) continue;
+    const style = getComputedStyle(node);
+    const back = behind(node);
+    const [first, second] = [light(parts(style.color).slice(0, 3)), light(back)];
+    const ratio = (Math.max(first, second) + 0.05) / (Math.min(first, second) + 0.05);
+    if (ratio < 4.5) poor.push(`${walker.currentNode.data.trim()}: ${ratio.toFixed(2)}`);
+  }
+  return poor;
+})()"""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[WebNode]:
+    logs.configure(role="web", strict=True)
+    made = WebNode.create(tmp_path / "spool")
+    made.beat("receive", "work", "infer", "web")
+    yield made
+    made.ledger.close()
+
+
+@pytest.fixture
+def address(node: WebNode) -> Iterator[str]:
+    with served(node.app()) as found:
+        yield found
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    with browser.page(tmp_path / "profile") as tab:
+        tab.show(width=DESKTOP, height=900)
+        yield tab
+
+
+def _fill(node: WebNode) -> dict[str, str]:
+    """Put cases of every kind into the ledger; return them by kind."""
+    waiting = node.receive("1.2.1")
+    node.close(waiting)
+    node.encode(waiting)
+    node.fail_delivery(waiting)
+    running = node.receive("1.2.2")
+    node.close(running)
+    node.attempt(running, Stage.CONVERT, CaseState.ASSEMBLED)
+    node.ledger.begin_attempt(running, Stage.SEGMENT)
+    return {
+        "waiting": waiting,
+        "running": running,
+        "delivered": node.delivered("1.2.3"),
+        "rejected": node.rejected("1.2.4"),
+        "failed": node.failed("1.2.5"),
+        "open": node.receive("1.2.6", roles=("flair",)),
+    }
+
+
+def _words(case_id: str) -> str:
+    return f"(document.getElementById('case-{case_id}')?.innerText ?? '')"
+
+
+def test_the_status_page_follows_a_case_without_being_loaded_again(
+    node: WebNode, address: str, page: Page
+) -> None:
+    page.open(f"{address}/")
+    assert "Send a first study" in page.value("document.body.innerText")
+    page.value("window.isSame = true")
+
+    case_id = node.receive("1.2.1")
+    page.until(f"{_words(case_id)}.includes('Receiving')")
+    node.close(case_id)
+    page.until(f"{_words(case_id)}.includes('Waiting for conversion')")
+    seg = node.encode(case_id)
+    page.until(f"{_words(case_id)}.includes('48.3')")
+    page.until("document.querySelector('.thumb img')?.naturalWidth > 0")
+    node.fail_delivery(case_id)
+    page.until(f"{_words(case_id)}.includes('PEER_UNAVAILABLE')")
+    node.deliver(seg)
+    page.until(f"{_words(case_id)}.includes('Delivered')")
+    assert "PEER_UNAVAILABLE" not in page.value(_words(case_id))
+
+    assert page.value("window.isSame") is True
+    assert page.complaints() == []
+
+
+def test_what_the_reader_did_to_the_page_stays(node: WebNode, address: str, page: Page) -> None:
+    case_id = node.receive("1.2.1")
+    page.open(f"{address}/cases/{case_id}")
+    page.value("document.getElementById('identifiers').open = true")
+    page.value("document.querySelector('summary').focus()")
+    node.close(case_id)
+    page.until("document.getElementById('main').innerText.includes('all series whole')")
+    assert page.value("document.getElementById('identifiers').open") is True
+    assert page.value("document.activeElement.nodeName") == "SUMMARY"
+
+
+def test_a_new_case_does_not_take_the_focus_from_an_older_one(
+    node: WebNode, address: str, page: Page
+) -> None:
+    first = node.receive("1.2.1")
+    page.open(f"{address}/")
+    page.value(f"document.querySelector('#case-{first} .id').focus()")
+    second = node.receive("1.2.2")
+    page.until(f"document.getElementById('case-{second}') !== null")
+    assert page.value("document.activeElement.closest('tr')?.id") == f"case-{first}"
+    assert page.value("document.querySelector('tbody tr').id") == f"case-{second}"
+
+
+def test_a_node_that_went_away_is_said_so(node: WebNode, page: Page) -> None:
+    node.receive("1.2.1")
+    with served(node.app()) as address:
+        page.open(f"{address}/")
+        assert page.value("document.getElementById('lost').checkVisibility()") is False
+    page.until("document.getElementById('lost').checkVisibility()")
+    assert "Receiving" in page.value("document.body.innerText")
+
+
+@pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [DESKTOP, 820, PHONE, 320])
+def test_pages_fit_and_can_be_read(
+    node: WebNode, address: str, page: Page, width: int, *, is_dark: bool
+) -> None:
+    cases = _fill(node)
+    page.show(width=width, height=844, is_dark=is_dark)
+    for path in ("/", "/nothing", *(f"/cases/{case_id}" for case_id in cases.values())):
+        page.open(address + path)
+        assert page.value("document.documentElement.scrollWidth") <= width, path
+        assert page.value(CONTRAST) == [], path
+
+
+def test_a_page_asks_nobody_but_the_node(node: WebNode, address: str, page: Page) -> None:
+    cases = _fill(node)
+    page.open(f"{address}/")
+    page.open(f"{address}/cases/{cases['delivered']}")
+    assert page.requested()
+    assert [one for one in page.requested() if not one.startswith(address)] == []
+    assert page.complaints() == []
+
+
+def test_a_script_in_a_description_does_not_run(node: WebNode, address: str, page: Page) -> None:
+    hostile = '<img src=x onerror="window.isOwned=true"><script>window.isOwned=true</script>'
+    case_id = node.delivered("1.2.1", description=hostile)
+    page.open(f"{address}/cases/{case_id}")
+    assert hostile in page.value("document.body.innerText")
+    assert page.value("window.isOwned === undefined") is True
+    assert page.complaints() == []
+
+
+def test_a_reader_without_scripts_gets_a_page_that_loads_itself_again(
+    node: WebNode, address: str, page: Page
+) -> None:
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    page.call("Page.navigate", url=f"{address}/")
+    page.until_loaded_with("Send a first study")
+    case_id = node.delivered("1.2.1")
+    page.until_loaded_with(case_id)
+
+
+def test_the_picture_of_the_page_is_no_blank(
+    node: WebNode, address: str, page: Page, tmp_path: Path
+) -> None:
+    _fill(node)
+    page.open(f"{address}/")
+    page.screenshot(tmp_path / "status.png")
+    shot = Image.open(io.BytesIO((tmp_path / "status.png").read_bytes())).convert("RGB")
+    assert shot.width == DESKTOP
+    assert shot.height > 900
+    colors = shot.quantize(32).getcolors()
+    assert colors is not None
+    assert len(colors) > 8
