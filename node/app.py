@@ -1,0 +1,242 @@
+"""Builds every part from the settings, starts and stops them in order: the composition root.
+
+One function a role. Each blocks until SIGTERM or SIGINT, then drains. Heavy libraries are imported
+where a role needs them: the receiver and the web role load neither torch nor the job engine.
+"""
+
+# ruff: noqa: PLC0415 - see above
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from inference import manifest as manifests
+from inference.manifest import Manifest
+from node import logs
+from node.cases import AssembledCase, Stage
+from node.errors import AddressUnavailableError
+from node.ledger import Ledger
+from node.settings import Settings
+from node.spool import Spool
+from node.ticker import Ticker
+
+if TYPE_CHECKING:
+    from converters.volume import LabelMap
+    from node.jobs import Worker
+    from node.pipeline import Boundary, Parts
+
+_BEAT_S = 1.0
+_DELIVERIES_AT_ONCE = 4
+
+
+def executor_id(settings: Settings, role: str) -> str:
+    """Return the stable name of a role's process on this machine."""
+    return f"{settings.jobs.worker_name}/{role}"
+
+
+def _stop_signal() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stopping = threading.Event()
+
+    def _on_signal(number: int, _: FrameType | None) -> None:
+        stopping.set()
+        logs.get().info("role.stopping", signal=signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _on_signal)
+    return stopping
+
+
+def _open(settings: Settings) -> tuple[Spool, Ledger, Manifest]:
+    """Return the spool, the ledger and the model's manifest (its weights are not read)."""
+    spool = Spool(settings.spool.path, free_floor_bytes=settings.spool.free_floor_bytes)
+    return spool, Ledger(settings.ledger_url), manifests.load(settings.model.folder)
+
+
+def _listener(address: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((address, port), backlog=128)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise AddressUnavailableError(address=address, port=port, reason=reason) from error
+
+
+def _beating(
+    ledger: Ledger, settings: Settings, role: str, detail: Mapping[str, Any] | None = None
+) -> Ticker:
+    """Return a started thread that says once a second that this role lives."""
+
+    def _beat() -> None:
+        ledger.beat(
+            executor_id(settings, role),
+            role=role,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            detail=dict(detail or {}),
+        )
+
+    ticker = Ticker("beat", _BEAT_S, _beat)
+    ticker.start()
+    return ticker
+
+
+def run_receive(settings: Settings) -> None:
+    """Receive instances until told to stop."""
+    from node.receive.scp import StorageScp
+
+    stopping = _stop_signal()
+    spool, ledger, manifest = _open(settings)
+    scp = StorageScp(settings.receive, spool=spool, ledger=ledger, model_id=manifest.model_id)
+    scp.start()
+    beat = _beating(ledger, settings, "receive", {"port": scp.port})
+    logs.get().info("role.started", port=scp.port, address=settings.receive.host)
+    stopping.wait()
+    scp.stop()
+    beat.stop()
+    ledger.close()
+
+
+def run_web(settings: Settings) -> None:
+    """Serve the status page and the API until told to stop."""
+    import uvicorn
+
+    from node.web.app import create_app
+
+    stopping = _stop_signal()
+    spool, ledger, manifest = _open(settings)
+    listener = _listener(settings.web.host, settings.web.port)
+    port = int(listener.getsockname()[1])
+    beat = _beating(ledger, settings, "web", {"port": port})
+    logs.get().info("role.started", port=port, address=settings.web.host)
+    config = uvicorn.Config(
+        create_app(ledger, spool, settings, manifest),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    # In a thread of its own it leaves the signals to us, as in the other roles.
+    serving = threading.Thread(target=server.run, args=([listener],), name="web")
+    serving.start()
+    stopping.wait()
+    server.should_exit = True
+    serving.join()
+    beat.stop()
+    ledger.close()
+
+
+def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
+    """Close, convert, encode and deliver cases until told to stop."""
+    from node.closing import Closer
+    from node.jobs import Jobs
+    from node.pipeline import Parts
+
+    stopping = _stop_signal()
+    spool, ledger, manifest = _open(settings)
+    parts = Parts(
+        settings=settings, ledger=ledger, spool=spool, manifest=manifest, boundary=boundary
+    )
+    queues = {
+        Stage.CONVERT: settings.jobs.workers,
+        Stage.ENCODE: settings.jobs.workers,
+        Stage.DELIVER: _DELIVERIES_AT_ONCE,
+    }
+    worker, sweeper = _worker(parts, "work", queues)
+    jobs = Jobs(settings.jobs_url)
+    closer = Closer(parts, jobs)
+    tickers = [
+        _beating(ledger, settings, "work"),
+        sweeper,
+        Ticker("closer", settings.assemble.poll_s, closer.look),
+        Ticker("tender", settings.jobs.sweep_s, closer.tend),
+    ]
+    for ticker in tickers[1:]:
+        ticker.start()
+    logs.get().info("role.started")
+    stopping.wait()
+    for ticker in reversed(tickers):
+        ticker.stop()
+    worker.stop()
+    jobs.close()
+    ledger.close()
+
+
+def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
+    """Load the model, then segment cases until told to stop."""
+    from inference import model as models
+    from node.pipeline import Parts
+    from node.segment import segment_case
+
+    stopping = _stop_signal()
+    spool, ledger, manifest = _open(settings)
+    model = models.load(manifest, device=settings.model.device, threads=settings.model.threads)
+    detail: dict[str, Any] = {
+        "model_id": manifest.model_id,
+        "weights_sha256": manifest.weights_sha256,
+        "device": model.device,
+    }
+
+    def _segment(case: AssembledCase) -> LabelMap:
+        def _progress(done: int, total: int) -> None:
+            detail.update(case_id=case.case_id, windows_done=done, window_count=total)
+
+        try:
+            return segment_case(case, model, spool, _progress)
+        finally:
+            for key in ("case_id", "windows_done", "window_count"):
+                detail.pop(key, None)
+
+    parts = Parts(
+        settings=settings,
+        ledger=ledger,
+        spool=spool,
+        manifest=manifest,
+        segmenter=_segment,
+        boundary=boundary,
+    )
+    worker, sweeper = _worker(parts, "infer", {Stage.SEGMENT: 1})
+    beat = _beating(ledger, settings, "infer", detail)
+    sweeper.start()
+    logs.get().info("role.started", model_id=manifest.model_id, device=model.device)
+    stopping.wait()
+    sweeper.stop()
+    beat.stop()
+    worker.stop()
+    ledger.close()
+
+
+def _worker(parts: Parts, role: str, queues: Mapping[Stage, int]) -> tuple[Worker, Ticker]:
+    """Return a started worker and the not yet started thread that sweeps for it."""
+    from node.jobs import Worker
+    from node.pipeline import Pipeline
+
+    settings = parts.settings
+    worker = Worker(
+        settings.jobs_url,
+        executor_id=executor_id(settings, role),
+        queues=queues,
+        handler=Pipeline(parts).perform,
+        poll_s=settings.jobs.poll_s,
+    )
+    worker.start(parts.spool.root / "run")
+    sweeper = Ticker(
+        "sweeper",
+        settings.jobs.sweep_s,
+        lambda: worker.sweep(parts.ledger, timeout_s=settings.jobs.heartbeat_timeout_s),
+    )
+    return worker, sweeper
+
+
+RUN_ROLE: Mapping[str, Callable[[Settings], None]] = {
+    "receive": run_receive,
+    "web": run_web,
+    "work": run_work,
+    "infer": run_infer,
+}

@@ -1,0 +1,283 @@
+"""The way of a case, stage by stage: the file to read first.
+
+receive -> assemble -> **convert -> segment -> encode -> deliver**. The first two stages end when
+`node.closing` has closed a case; from then on each stage is a durable job::
+
+    state of the case   job        work                                     new state
+    complete            convert    DICOM series -> volumes                  assembled
+    assembled           segment    volumes -> label map (infer process)     segmented
+    segmented           encode     label map -> DICOM SEG, preview          encoded
+    encoded             deliver    SEG -> one destination each              delivered
+
+Every stage writes its files first and moves the state last; each may run twice with the same
+result. What follows a failure stands in `node.disposition`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy.exc import SQLAlchemyError
+
+from converters.errors import CodedError
+from converters.preview import render_preview
+from converters.volume import MM3_PER_ML, LabelMap, Volume
+from inference.manifest import Manifest
+from node import convert, disposition, logs
+from node.cases import (
+    WORKING,
+    AssembledCase,
+    CaseState,
+    Stage,
+)
+from node.deliver import routes
+from node.disposition import Disposition
+from node.encode import encode_case
+from node.errors import LedgerUnavailableError, SpoolFullError, UnforeseenError
+from node.jobs import Job
+from node.ledger import Ledger
+from node.rows import CaseRow
+from node.settings import Delivery, Destination, Settings
+from node.spool import Spool
+
+STARTS_FROM = {
+    Stage.CONVERT: CaseState.COMPLETE,
+    Stage.SEGMENT: CaseState.ASSEMBLED,
+    Stage.ENCODE: CaseState.SEGMENTED,
+    Stage.DELIVER: CaseState.ENCODED,
+}
+LARGEST_BRAIN_ML = 2200.0  # adult brains with the liquor around them stay below 1900 mL
+_NEXT = {state: stage for stage, state in STARTS_FROM.items()}
+
+Segmenter = Callable[[AssembledCase], LabelMap]
+Boundary = Callable[[str], None]
+"""Called between two steps; only tests give one, to crash there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the stages work with."""
+
+    settings: Settings
+    ledger: Ledger
+    spool: Spool
+    manifest: Manifest
+    segmenter: Segmenter | None = None
+    boundary: Boundary | None = None
+
+
+def next_jobs(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination]) -> list[Job]:
+    """Return the jobs that a case in its present state needs; none for a final one."""
+    if row.state not in WORKING:
+        return []
+    stage = _NEXT[row.state]
+    if stage is not Stage.DELIVER:
+        return [Job(case_id=row.case_id, run=row.run, stage=stage)]
+    served = {receipt.destination for receipt in ledger.receipts(row.case_id)}
+    return [
+        Job(case_id=row.case_id, run=row.run, stage=stage, destination=destination.name)
+        for destination in destinations
+        if destination.name not in served
+    ]
+
+
+def finish_if_served(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination]) -> None:
+    """Move an encoded case whose every destination is served to its end."""
+    if row.state is not CaseState.ENCODED or next_jobs(row, ledger, destinations):
+        return
+    ledger.move(row.case_id, CaseState.DELIVERED)
+    ledger.supersede_earlier(row)
+    durations = {
+        attempt.stage.value: round((attempt.ended_at - attempt.started_at).total_seconds(), 3)
+        for attempt in ledger.attempts(row.case_id)
+        if attempt.ended_at is not None and attempt.outcome == "done"
+    }
+    logs.get().info("case.finished", case_id=row.case_id, durations_s=durations)
+
+
+def delay_s(attempt: int, delivery: Delivery) -> float:
+    """Return how long to wait after the attempt of that number (1, 2, ...)."""
+    return min(delivery.first_delay_s * 2.0 ** min(attempt - 1, 30), delivery.longest_delay_s)
+
+
+class Pipeline:
+    """Performs jobs; `perform` is what the job engine calls."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._ledger = parts.ledger
+        self._work: dict[Stage, Callable[[CaseRow, Job], None]] = {
+            Stage.CONVERT: self._convert,
+            Stage.SEGMENT: self._segment,
+            Stage.ENCODE: self._encode,
+            Stage.DELIVER: self._deliver,
+        }
+
+    def perform(self, job: Job) -> list[Job]:
+        """Do one try of one stage; return the jobs that follow it."""
+        row = self._ledger.case(job.case_id)
+        if row.run != job.run:
+            return []
+        if not self._is_due(row, job):
+            return self._followers(row)
+        self._pass(f"{job.stage}:start")
+        self._parts.spool.sweep_case(job.case_id)
+        attempt_id = self._ledger.begin_attempt(job.case_id, job.stage, job.destination or None)
+        try:
+            self._work[job.stage](row, job)
+        except Exception as error:  # noqa: BLE001 - the one place: one stage of one case
+            return self._failed(row, job, attempt_id, error)
+        self._ledger.end_attempt(attempt_id, outcome="done")
+        self._pass(f"{job.stage}:done")
+        return self._followers(self._ledger.case(job.case_id))
+
+    def _pass(self, boundary: str) -> None:
+        if self._parts.boundary is not None:
+            self._parts.boundary(boundary)
+
+    def _is_due(self, row: CaseRow, job: Job) -> bool:
+        if job.stage is not Stage.DELIVER:
+            return row.state is STARTS_FROM[job.stage]
+        # A destination that failed for good does not keep the result from the others.
+        state = row.resume_state if row.state is CaseState.FAILED else row.state
+        served = {receipt.destination for receipt in self._ledger.receipts(row.case_id)}
+        return state is CaseState.ENCODED and job.destination not in served
+
+    def _followers(self, row: CaseRow) -> list[Job]:
+        destinations = self._parts.settings.destinations
+        finish_if_served(row, self._ledger, destinations)
+        return next_jobs(row, self._ledger, destinations)
+
+    # -- the stages --------------------------------------------------------------------------
+
+    def _convert(self, row: CaseRow, _: Job) -> None:
+        case = self._ledger.assembled(row.case_id)
+        convert.convert_case(case, self._parts.manifest.roles, self._parts.spool)
+        self._pass("convert:written")
+        self._ledger.move(row.case_id, CaseState.ASSEMBLED)
+        logs.get().info("case.assembled", case_id=row.case_id, series_count=len(case.series))
+
+    def _segment(self, row: CaseRow, _: Job) -> None:
+        if self._parts.segmenter is None:
+            raise UnforeseenError(kind="segment job", place="a process without a model")
+        case = self._ledger.assembled(row.case_id)
+        label_map = self._parts.segmenter(case)
+        convert.write_labels(label_map, case, self._parts.spool)
+        self._pass("segment:written")
+        self._ledger.move(row.case_id, CaseState.SEGMENTED)
+        logs.get().info("case.segmented", case_id=row.case_id, model_id=label_map.model_id)
+
+    def _encode(self, row: CaseRow, _: Job) -> None:
+        parts = self._parts
+        case = self._ledger.assembled(row.case_id)
+        label_map = convert.read_labels(
+            case, parts.manifest.segments, parts.manifest.model_id, parts.spool
+        )
+        seg = encode_case(case, label_map, parts.manifest, parts.spool)
+        reference = convert.read_volumes(case, parts.spool)[case.reference_role]
+        picture = render_preview(reference, label_map, caption=parts.manifest.title)
+        final = parts.spool.case_folder(row.case_id) / "preview.png"
+        parts.spool.publish(final, lambda part: part.write_bytes(picture))
+        self._pass("encode:written")
+        self._ledger.save_result(seg, summary=_summary(case, reference, label_map, parts.manifest))
+        logs.get().info("seg.encoded", case_id=row.case_id, byte_count=seg.byte_count)
+
+    def _deliver(self, row: CaseRow, job: Job) -> None:
+        destinations = {one.name: one for one in self._parts.settings.destinations}
+        if job.destination not in destinations:
+            return  # taken out of the configuration since; nobody waits for it any more
+        (seg,) = self._ledger.results(row.case_id)
+        receipt = routes.send(
+            seg,
+            self._parts.spool.instance_path(seg.path),
+            destinations[job.destination],
+            calling_ae_title=self._parts.settings.receive.ae_title,
+            attempt=job.attempt,
+        )
+        self._pass("deliver:sent")
+        self._ledger.save_receipt(receipt)
+        logs.get().info(
+            "seg.delivered",
+            case_id=row.case_id,
+            destination=job.destination,
+            transport=receipt.transport.value,
+            status=receipt.status_code,
+            attempt=job.attempt,
+        )
+
+    # -- failures ----------------------------------------------------------------------------
+
+    def _failed(self, row: CaseRow, job: Job, attempt_id: int, error: Exception) -> list[Job]:
+        known = coded(error)
+        log = logs.get().bind(
+            case_id=row.case_id,
+            stage=job.stage.value,
+            attempt=job.attempt,
+            code=known.code,
+            sentence=str(known),
+            place=logs.place_of(error),
+        )
+        delivery = self._parts.settings.delivery
+        what = disposition.of(known)
+        if what is Disposition.RETRY and job.attempt < delivery.max_attempts:
+            wait_s = delay_s(job.attempt, delivery)
+            self._end_attempt(attempt_id, "retry", known)
+            log.warning("stage.retried", delay_s=wait_s)
+            return [
+                Job(
+                    case_id=job.case_id,
+                    run=job.run,
+                    stage=job.stage,
+                    destination=job.destination,
+                    attempt=job.attempt + 1,
+                    delay_s=wait_s,
+                )
+            ]
+        self._end_attempt(attempt_id, "failed", known)
+        state = CaseState.REJECTED if what is Disposition.REJECT else CaseState.FAILED
+        if self._ledger.case(row.case_id).state in WORKING:
+            self._ledger.end_case(row.case_id, disposition.ending_of(known, state))
+        log.error("stage.failed", state=state.value)
+        return []
+
+    def _end_attempt(self, attempt_id: int, outcome: str, error: CodedError) -> None:
+        self._ledger.end_attempt(attempt_id, outcome=outcome, code=error.code, sentence=str(error))
+
+
+def coded(error: Exception) -> CodedError:
+    """Return a coded error as it is, and a foreign one as a code that holds none of its words."""
+    if isinstance(error, CodedError):
+        return error
+    if isinstance(error, SQLAlchemyError):
+        return LedgerUnavailableError(kind=type(error).__name__)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SpoolFullError(free_bytes=0, floor_bytes=0)
+    return UnforeseenError(kind=type(error).__name__, place=logs.place_of(error))
+
+
+def _summary(
+    case: AssembledCase, reference: Volume, label_map: LabelMap, manifest: Manifest
+) -> dict[str, Any]:
+    by_number = label_map.volumes_ml()
+    return {
+        "volumes_ml": {one.label: round(by_number[one.number], 3) for one in label_map.segments},
+        "reference_role": case.reference_role,
+        "notes": _notes(reference, manifest),
+    }
+
+
+def _notes(reference: Volume, manifest: Manifest) -> list[str]:
+    """Return what a reader of the result has to know about its input."""
+    filled_ml = (
+        np.count_nonzero(reference.intensities) * reference.grid.voxel_volume_mm3 / MM3_PER_ML
+    )
+    if manifest.space.skull != "stripped" or filled_ml <= LARGEST_BRAIN_ML:
+        return []
+    found = f"{filled_ml:.0f} mL of the image are not zero"
+    expected = f"a brain has at most {LARGEST_BRAIN_ML:.0f} mL"
+    advice = "this model needs skull-stripped input; do not rely on the result"
+    return [f"INPUT_NOT_STRIPPED: {found}, {expected}; {advice}"]

@@ -1,0 +1,333 @@
+"""The stages of a case with real files, a real archive and no network of neurons."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from converters.volume import LabelMap
+from inference import manifest as manifests
+from node import assemble, closing, convert
+from node.assemble import Close, OpenCase, Rules
+from node.cases import AssembledCase, CaseState, Stage, Transport
+from node.demo.archive import DemoArchive
+from node.jobs import Job
+from node.ledger import Ledger
+from node.pipeline import Parts, Pipeline, delay_s, next_jobs
+from node.receive.instance import Intake, Offer
+from node.rows import CaseRow
+from node.settings import Delivery, Destination, Settings
+from node.spool import Spool
+from tests import peers, phantoms
+from tests.nodes import MODEL
+from tests.peers import free_port
+from tests.phantoms import WrittenStudy
+
+MANIFEST = manifests.load(MODEL)
+ROLES = MANIFEST.roles
+
+
+def bright_is_tumour(spool: Spool) -> Callable[[AssembledCase], LabelMap]:
+    """Return a segmenter that labels the brightest voxels of the reference as label 3."""
+
+    def _segment(case: AssembledCase) -> LabelMap:
+        reference = convert.read_volumes(case, spool)[case.reference_role]
+        limit = np.percentile(reference.intensities, 99.0)
+        labels = np.where(reference.intensities > limit, 3, 0).astype(np.uint8)
+        return LabelMap(
+            labels=labels,
+            grid=reference.grid,
+            segments=MANIFEST.segments,
+            model_id=MANIFEST.model_id,
+        )
+
+    return _segment
+
+
+def take_in(paths: list[Path], spool: Spool, ledger: Ledger) -> None:
+    """Put files into the spool and the ledger as the receiver does."""
+    intake = Intake(spool, ledger, model_id=MANIFEST.model_id, limit_bytes=2**30)
+    for path in paths:
+        ds = dcmread(path, stop_before_pixels=True)
+        incoming = intake.begin(
+            Offer(
+                sop_class_uid=str(ds.SOPClassUID),
+                sop_instance_uid=str(ds.SOPInstanceUID),
+                transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
+                calling_ae_title="TEST",
+            )
+        )
+        content = path.read_bytes()
+        incoming.write(content[144 + int(ds.file_meta.FileMetaInformationGroupLength) :])
+        intake.keep(incoming)
+
+
+def close(spool: Spool, ledger: Ledger) -> CaseRow:
+    """Close the one open case."""
+    (row,) = ledger.cases(CaseState.RECEIVING)
+    instances = ledger.study_instances(row.study_instance_uid)
+    case = OpenCase(
+        case_id=row.case_id,
+        study_instance_uid=row.study_instance_uid,
+        opened_at=row.opened_at,
+        last_received_at=row.last_received_at,
+    )
+    rules = Rules(roles=ROLES, reference_role="t1gd", settle_s=1, quiet_s=2, deadline_s=3)
+    now = datetime.now(UTC) + timedelta(seconds=10)
+    decision = assemble.decide(case, closing.read_facts(instances, spool), rules, now)
+    assert isinstance(decision, Close)
+    assert ledger.close_case(
+        decision.case, decision.decisions, decision.reason, seen_instances=len(instances)
+    )
+    return ledger.case(row.case_id)
+
+
+@pytest.fixture
+def closed(small_study: WrittenStudy, spool: Spool, ledger: Ledger) -> CaseRow:
+    take_in(small_study.interleaved, spool, ledger)
+    return close(spool, ledger)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[DemoArchive]:
+    archive = DemoArchive(tmp_path / "archive")
+    archive.start()
+    yield archive
+    archive.stop()
+
+
+def at(port: int, name: str = "pacs") -> Destination:
+    return Destination(
+        name=name, transport=Transport.DIMSE, host="127.0.0.1", port=port, timeout_s=5.0
+    )
+
+
+def parts(spool: Spool, ledger: Ledger, *destinations: Destination) -> Parts:
+    delivery = Delivery(first_delay_s=1.0, longest_delay_s=3.0, max_attempts=3)
+    return Parts(
+        settings=Settings(destinations=destinations, delivery=delivery),
+        ledger=ledger,
+        spool=spool,
+        manifest=MANIFEST,
+        segmenter=bright_is_tumour(spool),
+    )
+
+
+def run_all(parts: Parts, case_id: str, *, until: CaseState = CaseState.DELIVERED) -> list[Job]:
+    """Perform jobs, ignoring delays, until the case is in a state; return what would follow."""
+    pipeline = Pipeline(parts)
+    queue = next_jobs(parts.ledger.case(case_id), parts.ledger, parts.settings.destinations)
+    seen: set[str] = set()
+    while queue and parts.ledger.case(case_id).state is not until:
+        job = queue.pop(0)
+        if job.job_id not in seen:
+            seen.add(job.job_id)
+            queue.extend(pipeline.perform(job))
+    return queue
+
+
+def test_each_stage_may_run_twice_and_the_result_is_the_same_bytes(
+    closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive
+) -> None:
+    pipeline = Pipeline(parts(spool, ledger, at(archive.port)))
+    (job,) = next_jobs(closed, ledger, [at(archive.port)])
+    digests: dict[Stage, set[str]] = {}
+    for state, file in (
+        (CaseState.COMPLETE, "channels.nii.gz"),
+        (CaseState.ASSEMBLED, "labels.nii.gz"),
+        (CaseState.SEGMENTED, "seg.dcm"),
+    ):
+        assert ledger.case(closed.case_id).state is state
+        following = pipeline.perform(job)
+        path = spool.case_folder(closed.case_id) / file
+        before = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert pipeline.perform(job) == following  # the state has moved on: nothing is done again
+        pipeline._work[job.stage](ledger.case(closed.case_id), job)  # killed before the move
+        digests[job.stage] = {before, hashlib.sha256(path.read_bytes()).hexdigest()}
+        (job,) = following
+    assert pipeline.perform(job) == []
+    assert pipeline.perform(job) == []
+    assert ledger.case(closed.case_id).state is CaseState.DELIVERED
+    assert all(len(found) == 1 for found in digests.values())
+    assert list(archive.arrivals.values()) == [1]
+
+
+def test_each_channels_file_is_what_dcm2niix_makes_of_the_series(
+    closed: CaseRow, small_study: WrittenStudy, spool: Spool, ledger: Ledger, tmp_path: Path
+) -> None:
+    peers.require("dcm2niix")
+    run_all(parts(spool, ledger), closed.case_id, until=CaseState.ASSEMBLED)
+    folder = spool.case_folder(closed.case_id)
+    for role in ROLES:
+        theirs = dcm2niix(small_study.files.paths[role][0].parent, tmp_path / role)
+        ours = canonical(folder / f"{role}.nii")
+        np.testing.assert_array_equal(np.asarray(ours.dataobj), np.asarray(theirs.dataobj))
+        np.testing.assert_allclose(ours.affine, theirs.affine, rtol=0, atol=1e-4)
+    channels = nibabel.Nifti1Image.from_filename(folder / "channels.nii.gz")
+    reference = nibabel.Nifti1Image.from_filename(folder / "t1gd.nii")
+    assert channels.shape == (*reference.shape, len(ROLES))
+    third = np.asarray(channels.dataobj)[..., ROLES.index("t1gd")]
+    np.testing.assert_array_equal(third, np.asarray(reference.dataobj))
+
+
+def dcm2niix(series: Path, out: Path) -> nibabel.Nifti1Image:
+    """Return what dcm2niix makes of a series, as `canonical` does."""
+    out.mkdir()
+    command = [peers.program("dcm2niix") or "", "-b", "n", "-z", "n", "-p", "n"]
+    subprocess.run(
+        [*command, "-f", "out", "-o", str(out), str(series)],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    (path,) = out.glob("*.nii")
+    return canonical(path)
+
+
+def canonical(path: Path) -> nibabel.Nifti1Image:
+    """Return an image with its axes permuted and flipped to the closest RAS."""
+    image = nibabel.Nifti1Image.from_filename(path)
+    turned: nibabel.Nifti1Image = nibabel.as_closest_canonical(image)  # type: ignore[no-untyped-call]
+    return turned
+
+
+def test_a_job_of_an_earlier_run_does_nothing(
+    closed: CaseRow, spool: Spool, ledger: Ledger
+) -> None:
+    old = Job(case_id=closed.case_id, run=closed.run + 7, stage=Stage.CONVERT)
+    assert Pipeline(parts(spool, ledger)).perform(old) == []
+    assert ledger.case(closed.case_id).state is CaseState.COMPLETE
+
+
+def test_an_absent_pacs_is_tried_with_growing_delays_then_failed_then_retried(
+    closed: CaseRow, spool: Spool, ledger: Ledger, tmp_path: Path
+) -> None:
+    port = free_port()
+    all_parts = parts(spool, ledger, at(port))
+    assert run_all(all_parts, closed.case_id) == []
+    row = ledger.case(closed.case_id)
+    assert (row.state, row.code) == (CaseState.FAILED, "PEER_UNAVAILABLE")
+    outcomes = [one.outcome for one in ledger.attempts(row.case_id) if one.stage is Stage.DELIVER]
+    assert outcomes == ["retry", "retry", "failed"]
+
+    archive = DemoArchive(tmp_path / "late", port=port)
+    archive.start()
+    reopened = ledger.reopen(row.case_id)
+    assert (reopened.state, reopened.run, reopened.code) == (CaseState.ENCODED, 2, None)
+    run_all(all_parts, row.case_id)
+    archive.stop()
+    assert ledger.case(row.case_id).state is CaseState.DELIVERED
+    assert len(archive.instances()) == 1
+
+
+def test_delays_double_up_to_the_longest() -> None:
+    delivery = Delivery(first_delay_s=10.0, longest_delay_s=1800.0)
+    assert [delay_s(n, delivery) for n in (1, 2, 3, 8, 9, 500)] == [10, 20, 40, 1280, 1800, 1800]
+
+
+def test_a_destination_that_fails_keeps_the_result_from_no_other(
+    closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive
+) -> None:
+    away, here = at(free_port(), "away"), at(archive.port, "here")
+    run_all(parts(spool, ledger, away, here), closed.case_id)
+    assert ledger.case(closed.case_id).state is CaseState.FAILED
+    assert [one.destination for one in ledger.receipts(closed.case_id)] == ["here"]
+    assert len(archive.instances()) == 1
+
+
+def test_a_destination_taken_out_of_the_configuration_is_not_waited_for(
+    closed: CaseRow, spool: Spool, ledger: Ledger
+) -> None:
+    run_all(parts(spool, ledger, at(free_port())), closed.case_id, until=CaseState.ENCODED)
+    job = Job(case_id=closed.case_id, run=1, stage=Stage.DELIVER, destination="pacs")
+    Pipeline(parts(spool, ledger)).perform(job)
+    assert ledger.case(closed.case_id).state is CaseState.DELIVERED
+
+
+def test_a_defect_fails_the_case_with_a_code_and_none_of_its_words(
+    closed: CaseRow, spool: Spool, ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def _broken(_: AssembledCase) -> LabelMap:
+        raise ValueError("Mustermann^Erika is not a number")
+
+    run_all(dataclasses.replace(parts(spool, ledger), segmenter=_broken), closed.case_id)
+    row = ledger.case(closed.case_id)
+    assert (row.state, row.code) == (CaseState.FAILED, "UNFORESEEN")
+    assert row.sentence is not None
+    assert row.sentence.startswith("an unforeseen ValueError in test_pipeline.py:")
+    assert "Mustermann" not in repr(row) + repr(ledger.attempts(row.case_id))
+    assert "Mustermann" not in capsys.readouterr().out
+
+
+def test_series_of_two_frames_of_reference_are_refused(
+    small_study: WrittenStudy, spool: Spool, ledger: Ledger, tmp_path: Path
+) -> None:
+    paths = dict(small_study.files.paths)
+    paths["t2"] = phantoms.other_frame_of_reference(paths["t2"], tmp_path / "t2")
+    take_in([path for many in paths.values() for path in many], spool, ledger)
+    row = close(spool, ledger)
+    assert run_all(parts(spool, ledger), row.case_id) == []
+    ended = ledger.case(row.case_id)
+    assert (ended.state, ended.code) == (CaseState.REJECTED, "GEOM_FRAME_OF_REFERENCE")
+
+
+def test_a_head_with_its_skull_is_flagged_for_a_model_that_needs_it_stripped(
+    spool: Spool, ledger: Ledger, tmp_path: Path
+) -> None:
+    from converters import phantom  # noqa: PLC0415 - only here
+
+    study = phantom.make_study(1, size="small", has_skull=True)
+    files = phantom.write_study(study, tmp_path / "head")
+    take_in([path for many in files.paths.values() for path in many], spool, ledger)
+    row = close(spool, ledger)
+    run_all(parts(spool, ledger), row.case_id)
+    (note,) = (ledger.case(row.case_id).summary or {})["notes"]
+    assert note.startswith("INPUT_NOT_STRIPPED")
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system of 24 MB; needs root on Linux."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+@pytest.mark.faults
+def test_a_full_disk_in_mid_study_is_waited_out(
+    small_study: WrittenStudy, tiny_disk: Path, ledger: Ledger
+) -> None:
+    spool = Spool(tiny_disk)
+    take_in(small_study.interleaved, spool, ledger)
+    row = close(spool, ledger)
+    ballast = tiny_disk / "ballast"
+    ballast.write_bytes(bytes(spool.free_bytes() - 100_000))
+    pipeline = Pipeline(parts(spool, ledger))
+    (job,) = next_jobs(row, ledger, ())
+    (again,) = pipeline.perform(job)
+    assert (again.stage, again.attempt, again.delay_s) == (Stage.CONVERT, 2, 1.0)
+    (attempt,) = ledger.attempts(row.case_id)
+    assert (attempt.outcome, attempt.code) == ("retry", "SPOOL_FULL")
+    assert not list(spool.case_folder(row.case_id).glob(".*.part*"))
+
+    ballast.unlink()
+    (job,) = pipeline.perform(again)
+    assert job.stage is Stage.SEGMENT
+    assert ledger.case(row.case_id).state is CaseState.ASSEMBLED

@@ -1,0 +1,148 @@
+"""The job engine behind its facade: once per name, delayed, in chains, lost ones found again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from node import jobs
+from node.cases import Stage
+from node.errors import ConfigError
+from node.jobs import Job, Jobs, Worker
+from node.ledger import Ledger
+from tests.waiting import wait_until
+
+
+def _job(case_id: str, stage: Stage = Stage.CONVERT, **more: object) -> Job:
+    return Job(case_id=case_id, run=1, stage=stage, **more)  # type: ignore[arg-type]
+
+
+class _Recorder:
+    """A handler that notes what it is asked to do; `gate` holds jobs of the case "slow"."""
+
+    def __init__(self) -> None:
+        self.done: Counter[str] = Counter()
+        self.order: list[str] = []
+        self.gate = threading.Event()
+
+    def __call__(self, job: Job) -> Sequence[Job]:
+        if job.case_id == "slow":
+            self.gate.wait(20)
+        if job.case_id == "broken":
+            raise RuntimeError("a defect")
+        self.done[job.job_id] += 1
+        self.order.append(job.job_id)
+        if job.case_id == "chain" and job.stage is Stage.CONVERT:
+            return [_job("chain", Stage.ENCODE, delay_s=0.3)]
+        return []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("jobs")
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> str:
+    return f"sqlite:///{folder}/jobs.sqlite"
+
+
+@pytest.fixture(scope="module")
+def recorder() -> _Recorder:
+    return _Recorder()
+
+
+@pytest.fixture(scope="module")
+def worker(url: str, folder: Path, recorder: _Recorder) -> Iterator[Worker]:
+    worker = Worker(
+        url,
+        executor_id="test/work",
+        queues={Stage.CONVERT: 2, Stage.ENCODE: 2},
+        handler=recorder,
+        poll_s=0.05,
+    )
+    worker.start(folder)
+    yield worker
+    recorder.gate.set()
+    worker.stop(grace_s=2)
+
+
+@pytest.fixture(scope="module")
+def queue(url: str, worker: Worker) -> Iterator[Jobs]:
+    assert worker.executor_id == "test/work"
+    queue = Jobs(url)
+    yield queue
+    queue.close()
+
+
+def test_a_job_submitted_twice_runs_once(queue: Jobs, recorder: _Recorder) -> None:
+    job = _job("twice")
+    queue.submit(job)
+    queue.submit(job)
+    wait_until(lambda: recorder.done[job.job_id] > 0, 10, "the job to run")
+    queue.submit(job)
+    wait_until(lambda: "twice" not in queue.active_case_ids(), 10, "the queue to be empty")
+    assert recorder.done[job.job_id] == 1
+
+
+def test_a_followed_job_runs_after_the_one_before_it(queue: Jobs, recorder: _Recorder) -> None:
+    queue.submit(_job("chain"))
+    last = _job("chain", Stage.ENCODE).job_id
+    wait_until(lambda: recorder.done[last] == 1, 15, "the chain to end")
+    assert recorder.order.index(_job("chain").job_id) < recorder.order.index(last)
+
+
+def test_a_defect_in_a_job_leaves_a_dead_job_and_harms_no_other(
+    queue: Jobs, recorder: _Recorder
+) -> None:
+    queue.submit(_job("broken"))
+    queue.submit(_job("sound"))
+    wait_until(lambda: bool(queue.dead_job_ids("broken", 1)), 15, "the job to be given up")
+    wait_until(lambda: recorder.done[_job("sound").job_id] == 1, 15, "the other to run")
+    assert queue.dead_job_ids("sound", 1) == []
+
+
+def test_a_running_job_is_not_taken_for_a_lost_one(
+    queue: Jobs, worker: Worker, recorder: _Recorder, tmp_path: Path
+) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
+    queue.submit(_job("slow"))
+    wait_until(lambda: any("slow" in name for name in jobs._running), 10, "the job to start")
+    for _ in range(3):
+        worker.sweep(ledger, timeout_s=5.0)
+    recorder.gate.set()
+    wait_until(lambda: recorder.done[_job("slow").job_id] == 1, 10, "the job to end")
+    ledger.close()
+
+
+def test_a_cancelled_job_does_not_run(queue: Jobs, recorder: _Recorder) -> None:
+    job = _job("unwanted", Stage.SEGMENT)  # no worker listens to this queue
+    queue.submit(job)
+    assert "unwanted" in queue.active_case_ids()
+    queue.cancel("unwanted")
+    assert "unwanted" not in queue.active_case_ids()
+    assert recorder.done[job.job_id] == 0
+
+
+def test_two_workers_of_one_name_are_refused(url: str, folder: Path, worker: Worker) -> None:
+    assert worker.executor_id == "test/work"
+    script = (
+        "import sys; from pathlib import Path; from node.jobs import Worker; "
+        "from node.errors import ConfigError\n"
+        "w = Worker(sys.argv[1], executor_id='test/work', queues={}, handler=list, poll_s=1)\n"
+        "try:\n    w.start(Path(sys.argv[2]))\nexcept ConfigError as e:\n    print(e.code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, url, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.strip() == ConfigError.code
