@@ -1,0 +1,248 @@
+"""The command line `neuroseg`.
+
+Exit codes: 0 done; 1 something failed, and the output says what; 2 wrong usage or configuration.
+"""
+
+# ruff: noqa: PLC0415 - each command imports what it needs, so that `--help` answers at once
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from node.rows import CaseRow
+    from node.settings import Settings
+
+_DEFAULT_CONFIG = Path("config/node.toml")
+_ROLES = ("receive", "web", "work", "infer")
+
+_config = click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="NEUROSEG_CONFIG",
+    help="Settings file; default config/node.toml where it exists, else built-in defaults.",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def _settings(config: Path | None) -> Settings:
+    from node import settings
+
+    if config is None and _DEFAULT_CONFIG.exists():
+        config = _DEFAULT_CONFIG
+    return settings.load(config)
+
+
+class _Group(click.Group):
+    """Shows our errors with their code and advice instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a coded error ends with exit code 1, of the configuration with 2."""
+        from converters.errors import CodedError
+
+        try:
+            return super().invoke(ctx)
+        except CodedError as error:
+            click.echo(f"{error.code}: {error}\n{error.advice}", err=True)
+            sys.exit(2 if error.code == "CONFIG_INVALID" else 1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="neuroseg-node")
+def main() -> None:
+    """NeuroSeg Node: brain MR studies in, tumour segmentations back as DICOM SEG.
+
+    Research use only; not for clinical decisions.
+    """
+
+
+@main.command()
+@_config
+@click.option("--role", type=click.Choice(_ROLES), help="Run one role in this process only.")
+@click.option("--check-config", is_flag=True, help="Validate, print the effective settings, exit.")
+def serve(config: Path | None, role: str | None, *, check_config: bool) -> None:
+    """Run the node: receive, segment and send back until SIGTERM or Ctrl-C."""
+    from converters.errors import CodedError
+    from inference import manifest
+    from node import logs, supervise
+
+    settings = _settings(config)
+    if check_config:
+        click.echo(settings.model_dump_json(indent=2))
+        return
+    logs.configure(level=settings.log_level, role=role or "supervisor")
+    logs.log_crashes()
+    supervise.die_with_parent()
+    if role is None:
+        manifest.load(settings.model.folder)  # better no node than one that restarts for ever
+        supervise.run_until_signal(supervise.Supervisor(supervise.ROLES, config))
+        return
+    from node import app
+
+    try:
+        app.RUN_ROLE[role](settings)
+    except CodedError as error:
+        logs.get().error(
+            "role.failed", code=error.code, sentence=str(error), place=logs.place_of(error)
+        )
+        sys.exit(1)
+
+
+@main.command()
+@_config
+@_as_json
+def doctor(config: Path | None, *, as_json: bool) -> None:
+    """Check disk, databases, model, ports and every destination."""
+    from node.doctor import checks
+
+    findings = checks(_settings(config), config)
+    if as_json:
+        click.echo(json.dumps([_plain(one) for one in findings], indent=2))
+    for finding in () if as_json else findings:
+        mark = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")
+        click.echo(f"{mark} {finding.name:<22} {finding.detail}")
+        if not finding.ok:
+            click.echo(f"     -> {finding.advice}")
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@main.command()
+@_config
+@click.argument("names", nargs=-1)
+def echo(config: Path | None, names: tuple[str, ...]) -> None:
+    """Ask the destinations NAMES (default: all) whether they answer."""
+    from node.deliver import routes
+    from node.errors import NodeError
+
+    settings = _settings(config)
+    wanted = [one for one in settings.destinations if not names or one.name in names]
+    if not wanted:
+        click.echo("no such destination in the configuration", err=True)
+        sys.exit(2)
+    failed = False
+    for destination in wanted:
+        try:
+            routes.echo(destination, calling_ae_title=settings.receive.ae_title)
+            click.echo(f"{destination.name}: answers ({destination.transport.value})")
+        except NodeError as error:
+            failed = True
+            click.echo(f"{destination.name}: {error.code}: {error}\n  -> {error.advice}")
+    sys.exit(1 if failed else 0)
+
+
+@main.group(invoke_without_command=True)
+@_config
+@_as_json
+@click.option("--limit", default=20, show_default=True, help="How many, newest first.")
+@click.pass_context
+def cases(ctx: click.Context, config: Path | None, limit: int, *, as_json: bool) -> None:
+    """List cases, or act on one: retry, cancel."""
+    from node.reading import LedgerReader
+
+    settings = _settings(config)
+    ctx.obj = settings
+    if ctx.invoked_subcommand is not None:
+        return
+    ledger = LedgerReader(settings.ledger_url)
+    rows = ledger.cases(limit=limit)
+    ledger.close()
+    if as_json:
+        click.echo(json.dumps([_plain(row) for row in rows], indent=2, default=str))
+        return
+    click.echo(f"{'case':<32}  {'state':<10}  {'opened':<19}  what")
+    for row in rows:
+        click.echo(f"{row.case_id:<32}  {row.state:<10}  {row.opened_at:%F %T}  {_what(row)}")
+
+
+@cases.command()
+@click.argument("case_id")
+@click.pass_obj
+def retry(settings: Settings, case_id: str) -> None:
+    """Start a failed, rejected or cancelled case again where it stood."""
+    from node.jobs import Jobs
+    from node.ledger import Ledger
+    from node.pipeline import next_jobs
+
+    ledger = Ledger(settings.ledger_url)
+    row = ledger.reopen(case_id)
+    jobs = Jobs(settings.jobs_url)
+    for job in next_jobs(row, ledger, settings.destinations):
+        jobs.submit(job)
+    click.echo(f"{case_id} goes on from {row.state}")
+
+
+@cases.command()
+@click.argument("case_id")
+@click.pass_obj
+def cancel(settings: Settings, case_id: str) -> None:
+    """Stop a case; what it has received stays."""
+    from node.cases import CaseState
+    from node.disposition import ending_of
+    from node.errors import CancelledByOperatorError
+    from node.jobs import Jobs
+    from node.ledger import Ledger
+
+    ledger = Ledger(settings.ledger_url)
+    ledger.end_case(case_id, ending_of(CancelledByOperatorError(), CaseState.CANCELLED))
+    Jobs(settings.jobs_url).cancel(case_id)
+    click.echo(f"{case_id} is cancelled")
+
+
+@main.command()
+@click.argument("dicom_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for seg.dcm, labels.nii.gz, channels.nii.gz and preview.png.",
+)
+@_config
+def segment(dicom_dir: Path, out: Path, config: Path | None) -> None:
+    """Segment the study in DICOM_DIR without any network; the same stages as the service."""
+    from node import logs, offline
+
+    settings = _settings(config)
+    logs.configure(level="ERROR", role="segment")
+    sys.exit(offline.run(dicom_dir, out, settings))
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="Exit when the result is back instead of staying up.")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("var/demo"),
+    show_default=True,
+    help="Everything the demonstration writes.",
+)
+@click.option("--seed", default=7, show_default=True, help="Which synthetic patient.")
+def demo(folder: Path, seed: int, *, once: bool) -> None:
+    """Push a synthetic study through a node and show what comes back."""
+    from node.demo import run
+
+    sys.exit(run.run(folder, seed=seed, once=once))
+
+
+def _what(row: CaseRow) -> str:
+    if row.code:
+        return f"{row.code}: {row.sentence}"
+    volumes = (row.summary or {}).get("volumes_ml", {})
+    return ", ".join(f"{label} {volume:.1f} mL" for label, volume in volumes.items())
+
+
+def _plain(value: object) -> dict[str, Any]:
+    from dataclasses import asdict, is_dataclass
+
+    if not is_dataclass(value) or isinstance(value, type):
+        raise TypeError(type(value).__name__)
+    return asdict(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Real exams, written out as DICOM series, go the whole way; a counted skip without the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from converters import nifti, seg_check, series
+from converters.mr_writer import PLANS, StudyIdentity, write_series
+from converters.volume import Grid, Role, Volume
+from node.demo.archive import DemoArchive
+from tests.nodes import RunningNode, destination, push
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+FRAME = "2.25.4711"
+# BraTS 2013 numbers its labels 1 core, 2 oedema, 4 enhancing; ours are 2, 1, 3.
+BRATS_TO_OURS = np.array([0, 2, 1, 0, 3], dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoArchive]:
+    archive = DemoArchive(tmp_path_factory.mktemp("archive"))
+    archive.start()
+    yield archive
+    archive.stop()
+
+
+@pytest.fixture(scope="module")
+def node(
+    tmp_path_factory: pytest.TempPathFactory, archive: DemoArchive, realdata: Path
+) -> Iterator[RunningNode]:
+    assert realdata.is_dir()  # without the data no node is started
+    destinations = [destination("archive", port=archive.port)]
+    with RunningNode(tmp_path_factory.mktemp("node"), destinations) as node:
+        node.wait_ready()
+        yield node
+
+
+def read_exam_volume(path: Path, role: Role) -> Volume:
+    """Return a volume of a NIfTI exam with slices that ascend as a scanner's normal does."""
+    volume = nifti.read_volume(path, role=role, frame_of_reference_uid=FRAME)
+    matrix = volume.grid.index_to_lps_mm
+    normal = np.cross(matrix[:3, 2], matrix[:3, 1])  # row cosines x column cosines
+    if normal @ matrix[:3, 0] > 0:
+        return volume
+    turned = matrix.copy()
+    turned[:3, 3] += matrix[:3, 0] * (volume.grid.shape[0] - 1)
+    turned[:3, 0] *= -1
+    grid = Grid(shape=volume.grid.shape, index_to_lps_mm=turned, frame_of_reference_uid=FRAME)
+    return Volume(intensities=volume.intensities[::-1].copy(), grid=grid, role=role)
+
+
+def send_exam(
+    volumes: dict[Role, Volume], folder: Path, seed: int, node: RunningNode
+) -> tuple[dict[Role, list[Path]], dict[str, Any]]:
+    """Write an exam as DICOM, push it, wait for its end; return its files and its case."""
+    identity = StudyIdentity(seed=seed)
+    paths = {
+        role: write_series(
+            volume, folder / role, study=identity, series_number=number, plan=PLANS[role]
+        )
+        for number, (role, volume) in enumerate(volumes.items(), start=2)
+    }
+    known = {one["case_id"] for one in node.cases()}
+    assert set(push([path for many in paths.values() for path in many], node.dicom_port)) == {0}
+
+    def _ended() -> list[dict[str, Any]]:
+        new = [one for one in node.cases() if one["case_id"] not in known]
+        return [one for one in new if one["state"] in ("delivered", "rejected", "failed")]
+
+    (ended,) = wait_until(_ended, 240.0, "the exam to end")
+    return paths, node.case(ended["case_id"])
+
+
+@pytest.mark.timeout(400)
+def test_a_registered_and_stripped_exam_is_segmented_well(
+    realdata: Path, node: RunningNode, archive: DemoArchive, tmp_path: Path
+) -> None:
+    folder = realdata / "tumour" / "Brats17_2013_27_1_GT"
+    files = {
+        role: next(folder.glob(f"*{name}.nii.gz"))
+        for role, name in (("flair", "flair"), ("t1", "t1"), ("t1gd", "t1ce"), ("t2", "t2"))
+    }
+    volumes = {role: read_exam_volume(path, role) for role, path in files.items()}
+    paths, case = send_exam(volumes, tmp_path, 1, node)
+    assert case["state"] == "delivered", case["sentence"]
+    assert case["summary"]["notes"] == []
+
+    (result,) = archive.find(case["study_instance_uid"], "SEG")
+    sources = series.stack(paths["t1gd"])
+    found = seg_check.read_labels(result.path, sources.headers)
+    truth = truth_on(next(folder.glob("*seg.nii.gz")), sources.grid)
+    whole = 2 * ((found > 0) & (truth > 0)).sum() / ((found > 0).sum() + (truth > 0).sum())
+    assert whole > 0.8
+
+
+def truth_on(path: Path, grid: Grid) -> NDArray[np.uint8]:
+    """Return the reference labels at the voxels of a grid, looked up by patient position."""
+    image = nibabel.Nifti1Image.from_filename(path)
+    labels = np.asarray(image.dataobj).astype(np.int64)
+    index = np.indices(grid.shape).reshape(3, -1).T
+    ras_mm = grid.lps_mm(index.astype(np.float64)) * [-1.0, -1.0, 1.0]
+    inverse = np.linalg.inv(image.affine)
+    at = np.rint(ras_mm @ inverse[:3, :3].T + inverse[:3, 3]).astype(np.int64)
+    inside = ((at >= 0) & (at < labels.shape)).all(axis=1)
+    values = np.zeros(len(at), dtype=np.uint8)
+    values[inside] = BRATS_TO_OURS[labels[tuple(at[inside].T)]]
+    return values.reshape(grid.shape)
+
+
+@pytest.mark.timeout(400)
+def test_a_raw_clinical_exam_goes_the_whole_way_and_is_flagged_as_not_stripped(
+    realdata: Path, node: RunningNode, archive: DemoArchive, tmp_path: Path
+) -> None:
+    folder = realdata / "tumour" / "TCGA-FG-6692_native"
+    names = {"flair": "fla", "t1": "t1", "t1gd": "t1c", "t2": "t2"}
+    volumes = {
+        role: read_exam_volume(next(folder.glob(f"*_{name}.nii.gz")), role)
+        for role, name in names.items()
+    }
+    paths, case = send_exam(volumes, tmp_path, 2, node)
+    assert case["state"] == "delivered", case["sentence"]
+    assert [note.split(":")[0] for note in case["summary"]["notes"]] == ["INPUT_NOT_STRIPPED"]
+    (result,) = archive.find(case["study_instance_uid"], "SEG")
+    sources = series.stack(paths["t1gd"])
+    assert seg_check.read_labels(result.path, sources.headers).shape == sources.grid.shape

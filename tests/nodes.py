@@ -1,0 +1,201 @@
+"""A whole node as child processes, as an operator runs it, for integration and fault tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+from pydicom import dcmread
+from pynetdicom import AE
+from pynetdicom.presentation import build_context
+
+from node.reading import LedgerReader
+from tests.peers import free_port
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = ROOT / "models" / "demo-glioma"
+PLAIN = (sys.executable, "-m", "node")
+_MR = "1.2.840.10008.5.1.4.1.1.4"
+_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+
+
+def destination(name: str, *, port: int = 0, ae_title: str = "PACS", url: str = "") -> str:
+    """Return the TOML of a destination: STOW-RS with a url, else C-STORE."""
+    if url:
+        return f'[[destinations]]\nname = "{name}"\ntransport = "stow"\nurl = "{url}"\n'
+    return (
+        f'[[destinations]]\nname = "{name}"\ntransport = "dimse"\nhost = "127.0.0.1"\n'
+        f'port = {port}\nae_title = "{ae_title}"\ntimeout_s = 10.0\n'
+    )
+
+
+class RunningNode:
+    """A node in its own folder with free ports; a context manager that drains it at the end.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds configuration, log and spool; a second node may be started on the same one.
+    destinations : sequence of str
+        TOML of each, see `destination`.
+    entry : sequence of str
+        What stands before ``serve`` on the command line.
+    options : mapping
+        Further TOML lines by table name, such as ``{"assemble": "quiet_s = 5.0"}``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        destinations: Sequence[str] = (),
+        *,
+        entry: Sequence[str] = PLAIN,
+        options: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.dicom_port, self.web_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.web_port}"
+        self.log_path = folder / "node.log"
+        self.config = folder / "node.toml"
+        self.spool = folder / "spool"
+        self._entry = entry
+        self._environment = {**os.environ, "OMP_NUM_THREADS": "2", **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(self._toml(destinations, options or {}), encoding="utf-8")
+
+    def _toml(self, destinations: Sequence[str], options: Mapping[str, str]) -> str:
+        tables = {
+            "receive": f"port = {self.dicom_port}",
+            "web": f"port = {self.web_port}",
+            "spool": f"path = '{self.spool}'\nfree_floor_bytes = 0",
+            "assemble": "settle_s = 0.5\nquiet_s = 4.0\npoll_s = 0.2",
+            "model": f"folder = '{MODEL}'",
+            "jobs": "poll_s = 0.1\nsweep_s = 1.0\nheartbeat_timeout_s = 10.0",
+            "delivery": "first_delay_s = 0.5\nlongest_delay_s = 2.0",
+        }
+        lines = [f"[{name}]\n{tables[name]}\n{options.get(name, '')}" for name in tables]
+        return "\n".join([*lines, *destinations]) + "\n"
+
+    def __enter__(self) -> Self:
+        """Start the node."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Drain the node."""
+        self.stop()
+
+    def start(self) -> None:
+        """Start the supervisor, which starts the roles."""
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._entry, "serve", "--config", str(self.config)],
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+            )
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The supervisor."""
+        if self._process is None:
+            raise RuntimeError("the node was not started")
+        return self._process
+
+    def stop(self) -> int:
+        """Drain the node and return its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(60)
+        finally:
+            self.process.kill()
+
+    def kill(self) -> None:
+        """Kill the supervisor as kill -9 does; its children go with it."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def kill_role(self, role: str) -> bool:
+        """Kill a role's process as kill -9 does; False when it was not there."""
+        ledger = LedgerReader(f"sqlite:///{self.spool}/ledger.sqlite")
+        pids = [row.pid for row in ledger.workers() if row.role == role]
+        ledger.close()
+        try:
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return bool(pids)
+
+    def get(self, path: str) -> httpx.Response:
+        """Return an answer of the web role."""
+        return httpx.get(f"{self.url}{path}", timeout=10.0, trust_env=False)
+
+    def is_ready(self) -> bool:
+        """Say whether every part works."""
+        try:
+            return self.get("/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+    def wait_ready(self) -> None:
+        """Wait until every part works."""
+        wait_until(self.is_ready, 90.0, "the node to be ready")
+
+    def cases(self) -> list[dict[str, Any]]:
+        """Return the cases that the API lists, none while it does not answer."""
+        try:
+            found: list[dict[str, Any]] = self.get("/api/v1/cases?limit=100").json()["cases"]
+        except httpx.TransportError:
+            return []
+        return found
+
+    def case(self, case_id: str) -> dict[str, Any]:
+        """Return one case in full."""
+        found: dict[str, Any] = self.get(f"/api/v1/cases/{case_id}").json()
+        return found
+
+    def wait_states(
+        self, state: str, count: int = 1, *, timeout_s: float = 120.0
+    ) -> list[dict[str, Any]]:
+        """Wait until so many cases are in a state; return them."""
+        wait_until(
+            lambda: len([one for one in self.cases() if one["state"] == state]) >= count,
+            timeout_s,
+            f"{count} cases to be {state}",
+        )
+        return [one for one in self.cases() if one["state"] == state]
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Return what the node logged; every line must be JSON."""
+        text = self.log_path.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def push(paths: Iterable[Path], port: int, *, calling: str = "SCANNER") -> list[int]:
+    """Send MR instances over one association; return each one's status, -1 when it broke."""
+    entity = AE(calling)
+    entity.requested_contexts = [build_context(_MR, _EXPLICIT_VR_LITTLE_ENDIAN)]
+    association = entity.associate("127.0.0.1", port, ae_title="NEUROSEG")
+    statuses = []
+    for path in paths:
+        if not association.is_established:
+            statuses.append(-1)
+            continue
+        answer = association.send_c_store(dcmread(path))
+        statuses.append(int(answer.Status) if "Status" in answer else -1)
+    if association.is_established:
+        association.release()
+    return statuses
