@@ -129,7 +129,7 @@ class Pipeline:
         attempt_id = self._ledger.begin_attempt(job.case_id, job.stage, job.destination or None)
         try:
             self._work[job.stage](row, job)
-        except Exception as error:  # noqa: BLE001 - the one place: one stage of one case
+        except Exception as error:  # noqa: BLE001 - one stage of one case; its neighbours go on
             return self._failed(row, job, attempt_id, error)
         self._ledger.end_attempt(attempt_id, outcome="done")
         self._pass(f"{job.stage}:done")

@@ -80,7 +80,7 @@ class Api:
 
     def _health(self) -> Health:
         sources = self._sources
-        return health.read(sources.ledger, sources.manifest, sources.settings.jobs)
+        return health.read(sources.ledger, sources.manifest, sources.settings.jobs, sources.spool)
 
     def cases(self, request: Request) -> Response:
         """Answer cases, newest first."""

@@ -10,6 +10,7 @@ from node.cases import WORKING
 from node.reading import LedgerReader
 from node.rows import WorkerRow
 from node.settings import Jobs
+from node.spool import Spool
 
 REQUIRED_ROLES = ("receive", "work", "infer")
 _LATE_BEATS = 3
@@ -61,7 +62,7 @@ class Health:
     missing: tuple[str, ...]
 
 
-def read(ledger: LedgerReader, manifest: Manifest, jobs: Jobs) -> Health:
+def read(ledger: LedgerReader, manifest: Manifest, jobs: Jobs, spool: Spool) -> Health:
     """Return the node's present health."""
     counts = ledger.counts()
     rows = ledger.workers()
@@ -73,7 +74,8 @@ def read(ledger: LedgerReader, manifest: Manifest, jobs: Jobs) -> Health:
         and row.detail is not None
         and row.detail.get("weights_sha256") == manifest.weights_sha256
     ]
-    missing = _missing(alive, is_loaded=bool(devices))
+    has_space = spool.free_bytes() >= spool.free_floor_bytes
+    missing = _missing(alive, is_loaded=bool(devices), has_space=has_space)
     return Health(
         status="degraded" if missing else "ok",
         model_loaded=bool(devices),
@@ -93,10 +95,11 @@ def read(ledger: LedgerReader, manifest: Manifest, jobs: Jobs) -> Health:
     )
 
 
-def _missing(alive: Sequence[WorkerRow], *, is_loaded: bool) -> tuple[str, ...]:
-    roles = {row.role for row in alive}
-    absent = [role for role in REQUIRED_ROLES if role not in roles]
-    return tuple(absent if is_loaded else [*absent, "model"])
+def _missing(alive: Sequence[WorkerRow], *, is_loaded: bool, has_space: bool) -> tuple[str, ...]:
+    names = {row.role for row in alive}
+    absent = [role for role in REQUIRED_ROLES if role not in names]
+    parts = {"model": is_loaded, "free disk space": has_space}
+    return (*absent, *(part for part, is_there in parts.items() if not is_there))
 
 
 def roles(health: Health, jobs: Jobs) -> tuple[RoleView, ...]:

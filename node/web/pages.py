@@ -90,7 +90,7 @@ class Pages:
 
     def _render(self, template: str, **values: object) -> Response:
         sources = self._sources
-        state = health.read(sources.ledger, sources.manifest, sources.settings.jobs)
+        state = health.read(sources.ledger, sources.manifest, sources.settings.jobs, sources.spool)
         page = self._templates.get_template(template).render(
             health=state,
             roles=health.roles(state, sources.settings.jobs),

@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from node.cases import CaseState
+from node.spool import Spool
 from node.web import health
 from tests.web_cases import WebNode
 
@@ -110,7 +111,7 @@ def test_a_silent_role_is_shown_before_it_counts_as_dead(
 ) -> None:
     node.beat("work")
     _age(node, "work", age_s)
-    state = health.read(node.ledger, node.manifest, node.settings.jobs)
+    state = health.read(node.ledger, node.manifest, node.settings.jobs, node.spool)
     by_name = {role.name: role.condition for role in health.roles(state, node.settings.jobs)}
     assert by_name == {"receive": "absent", "work": condition, "infer": "absent"}
 
@@ -119,7 +120,16 @@ def test_a_role_lives_while_one_of_its_processes_does(node: WebNode, client: Tes
     node.beat("work")
     _age(node, "work", 3600.0)
     node.ledger.beat("node-2/work", role="work", host="h", pid=2)
-    state = health.read(node.ledger, node.manifest, node.settings.jobs)
+    state = health.read(node.ledger, node.manifest, node.settings.jobs, node.spool)
     work = next(one for one in health.roles(state, node.settings.jobs) if one.name == "work")
     assert (work.condition, work.alive_count) == ("alive", 1)
     assert [one["alive"] for one in client.get("/api/v1/health").json()["workers"]] == [False, True]
+
+
+def test_a_disk_below_the_floor_makes_the_node_not_ready(node: WebNode) -> None:
+    full = Spool(node.spool.root, free_floor_bytes=2**62)
+    state = health.read(node.ledger, node.manifest, node.settings.jobs, full)
+    assert state.status == "degraded"
+    assert "free disk space" in state.missing
+    roomy = health.read(node.ledger, node.manifest, node.settings.jobs, node.spool)
+    assert "free disk space" not in roomy.missing
