@@ -200,16 +200,15 @@ def _decision(choice: Choice, facts: SeriesFacts) -> SeriesDecision:
 def _undecided(series: Sequence[SeriesFacts], error: CodedError) -> tuple[SeriesDecision, ...]:
     """Return the series table of a study in which no choice could be made."""
     return tuple(
-        SeriesDecision(
-            series_instance_uid=facts.series_instance_uid,
-            description=facts.description,
-            sequence="undecided",
-            role=None,
-            score=0.0,
-            reason=str(error),
-            instance_count=len(facts.instances),
-            is_whole=facts.fault is None,
-            code=None if facts.fault is None else facts.fault.code,
+        _decision(
+            Choice(
+                series_instance_uid=facts.series_instance_uid,
+                sequence="undecided",
+                role=None,
+                score=0.0,
+                reason=str(error),
+            ),
+            facts,
         )
         for facts in series
     )

@@ -15,14 +15,23 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from converters import sequences, series
 from converters.errors import CodedError, InputRejectedError
+from inference.manifest import Manifest
 from node import assemble, logs
 from node.assemble import Close, OpenCase, Refuse, Rules, SeriesFacts
-from node.cases import WORKING, AssembledSeries, CaseState, ReceivedInstance
+from node.cases import (
+    WORKING,
+    AssembledSeries,
+    CaseState,
+    Ending,
+    ReceivedInstance,
+    SeriesDecision,
+)
 from node.disposition import ending_of
 from node.errors import JobCrashedError, NothingNewError
 from node.jobs import Jobs
 from node.pipeline import Parts, coded, finish_if_served, next_jobs
 from node.rows import CaseRow
+from node.settings import Assemble
 from node.spool import Spool
 
 _BATCH = 1000
@@ -35,14 +44,7 @@ class Closer:
         self._parts = parts
         self._ledger = parts.ledger
         self._jobs = jobs
-        rules = parts.settings.assemble
-        self._rules = Rules(
-            roles=parts.manifest.roles,
-            reference_role=parts.manifest.reference_role,
-            settle_s=rules.settle_s,
-            quiet_s=rules.quiet_s,
-            deadline_s=rules.deadline_s,
-        )
+        self._rules = rules_of(parts.manifest, parts.settings.assemble)
         self._facts: dict[str, tuple[int, tuple[SeriesFacts, ...]]] = {}
 
     def look(self) -> None:
@@ -61,12 +63,7 @@ class Closer:
         logs.get().error("case.failed", case_id=row.case_id, code=error.code, sentence=str(error))
 
     def _look_at(self, row: CaseRow, now: datetime) -> None:
-        case = OpenCase(
-            case_id=row.case_id,
-            study_instance_uid=row.study_instance_uid,
-            opened_at=row.opened_at,
-            last_received_at=row.last_received_at,
-        )
+        case = open_case(row)
         if not assemble.is_worth_asking(case, self._rules, now):
             return
         instances = self._ledger.study_instances(row.study_instance_uid)
@@ -75,10 +72,7 @@ class Closer:
             self._close(row, decision, len(instances))
         elif isinstance(decision, Refuse):
             ending = ending_of(decision.error, CaseState.REJECTED)
-            if self._ledger.refuse_open_case(
-                row.case_id, ending, decision.decisions, seen_instances=len(instances)
-            ):
-                self._forget(row)
+            if self._end(row, ending, decision.decisions, len(instances)):
                 logs.get().warning(
                     "case.rejected",
                     case_id=row.case_id,
@@ -86,13 +80,26 @@ class Closer:
                     sentence=ending.sentence,
                 )
 
+    def _end(
+        self,
+        row: CaseRow,
+        ending: Ending,
+        decisions: Iterable[SeriesDecision],
+        seen_instances: int,
+    ) -> bool:
+        """End an open case; False when more has arrived and the next round decides anew."""
+        ended = self._ledger.refuse_open_case(
+            row.case_id, ending, decisions, seen_instances=seen_instances
+        )
+        if ended:
+            self._forget(row)
+        return ended
+
     def _close(self, row: CaseRow, decision: Close, seen_instances: int) -> None:
         if self._changes_nothing(row, decision):
             ending = ending_of(NothingNewError(), CaseState.CANCELLED)
-            self._ledger.refuse_open_case(
-                row.case_id, ending, decision.decisions, seen_instances=seen_instances
-            )
-            logs.get().info("case.cancelled", case_id=row.case_id, code=ending.code)
+            if self._end(row, ending, decision.decisions, seen_instances):
+                logs.get().info("case.cancelled", case_id=row.case_id, code=ending.code)
             return
         closed = self._ledger.close_case(
             decision.case, decision.decisions, decision.reason, seen_instances=seen_instances
@@ -160,6 +167,27 @@ def _members(series_of_case: Iterable[AssembledSeries]) -> set[tuple[str, str]]:
     }
 
 
+def open_case(row: CaseRow) -> OpenCase:
+    """Return what `assemble` has to know of a case."""
+    return OpenCase(
+        case_id=row.case_id,
+        study_instance_uid=row.study_instance_uid,
+        opened_at=row.opened_at,
+        last_received_at=row.last_received_at,
+    )
+
+
+def rules_of(manifest: Manifest, waiting: Assemble) -> Rules:
+    """Return what a model needs and how long to wait for it."""
+    return Rules(
+        roles=manifest.roles,
+        reference_role=manifest.reference_role,
+        settle_s=waiting.settle_s,
+        quiet_s=waiting.quiet_s,
+        deadline_s=waiting.deadline_s,
+    )
+
+
 def read_facts(instances: Iterable[ReceivedInstance], spool: Spool) -> tuple[SeriesFacts, ...]:
     """Return what the headers say about each series of a study."""
     by_series: dict[str, list[ReceivedInstance]] = {}
@@ -172,13 +200,15 @@ def _series_facts(
     series_instance_uid: str, instances: tuple[ReceivedInstance, ...], spool: Spool
 ) -> SeriesFacts:
     files = [spool.instance_path(instance.path) for instance in instances]
+    header: Dataset | None = None
     fault: InputRejectedError | None = None
     try:
         headers = series.read_headers(files)
+        header = headers[0]
         series.stack_headers(headers, files)
     except InputRejectedError as error:
         fault = error
-    evidence = sequences.evidence_of(_first_readable(files))
+    evidence = sequences.evidence_of(_first_readable(files) if header is None else header)
     return SeriesFacts(
         series_instance_uid=series_instance_uid,
         description=evidence.description[:64],

@@ -54,14 +54,15 @@ def _volume(role: Role, relative_paths: list[str], spool: Spool) -> Volume:
 
 def read_volumes(case: AssembledCase, spool: Spool) -> Mapping[Role, Volume]:
     """Return the volumes of a converted case, each on its own grid."""
+    return {one.role: read_volume(case, one.role, spool) for one in case.series}
+
+
+def read_volume(case: AssembledCase, role: Role, spool: Spool) -> Volume:
+    """Return one volume of a converted case on its own grid."""
     folder = spool.case_folder(case.case_id)
-    frame = _frame_of_reference_uid(folder)
-    return {
-        one.role: nifti.read_volume(
-            folder / f"{one.role}.nii", role=one.role, frame_of_reference_uid=frame
-        )
-        for one in case.series
-    }
+    return nifti.read_volume(
+        folder / f"{role}.nii", role=role, frame_of_reference_uid=_frame_of_reference_uid(folder)
+    )
 
 
 def write_labels(label_map: LabelMap, case: AssembledCase, spool: Spool) -> None:

@@ -17,7 +17,7 @@ from converters.volume import LabelMap
 from inference import manifest as manifests
 from inference import model as models
 from node import assemble, closing
-from node.assemble import Close, OpenCase, Refuse, Rules
+from node.assemble import Close, Refuse
 from node.cases import AssembledCase, CaseState, SeriesDecision
 from node.disposition import ending_of
 from node.errors import InstanceUnreadableError, StudyCountError
@@ -26,7 +26,7 @@ from node.pipeline import Parts, Pipeline, next_jobs
 from node.receive.instance import Intake, Offer
 from node.rows import CaseRow
 from node.segment import segment_case
-from node.settings import Settings
+from node.settings import Assemble, Settings
 from node.spool import Spool
 
 _RESULTS = ("seg.dcm", "labels.nii.gz", "channels.nii.gz", "preview.png")
@@ -105,21 +105,13 @@ def _take_in_file(path: Path, intake: Intake) -> None:
 def _closed(row: CaseRow, parts: Parts) -> CaseRow:
     """Decide about the study as if nothing more could arrive, and print the series table."""
     instances = parts.ledger.study_instances(row.study_instance_uid)
-    case = OpenCase(
-        case_id=row.case_id,
-        study_instance_uid=row.study_instance_uid,
-        opened_at=row.opened_at,
-        last_received_at=row.last_received_at,
+    at_once = Assemble(settle_s=0.0, quiet_s=0.0, deadline_s=0.0)
+    decision = assemble.decide(
+        closing.open_case(row),
+        closing.read_facts(instances, parts.spool),
+        closing.rules_of(parts.manifest, at_once),
+        datetime.now(UTC),
     )
-    rules = Rules(
-        roles=parts.manifest.roles,
-        reference_role=parts.manifest.reference_role,
-        settle_s=0.0,
-        quiet_s=0.0,
-        deadline_s=0.0,
-    )
-    facts = closing.read_facts(instances, parts.spool)
-    decision = assemble.decide(case, facts, rules, datetime.now(UTC))
     if isinstance(decision, Close):
         _print_table(decision.decisions)
         parts.ledger.close_case(

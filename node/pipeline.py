@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,12 +77,16 @@ def next_jobs(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination])
     stage = _NEXT[row.state]
     if stage is not Stage.DELIVER:
         return [Job(case_id=row.case_id, run=row.run, stage=stage)]
-    served = {receipt.destination for receipt in ledger.receipts(row.case_id)}
+    served = _served(row, ledger)
     return [
         Job(case_id=row.case_id, run=row.run, stage=stage, destination=destination.name)
         for destination in destinations
         if destination.name not in served
     ]
+
+
+def _served(row: CaseRow, ledger: Ledger) -> set[str]:
+    return {receipt.destination for receipt in ledger.receipts(row.case_id)}
 
 
 def finish_if_served(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination]) -> None:
@@ -144,8 +148,7 @@ class Pipeline:
             return row.state is STARTS_FROM[job.stage]
         # A destination that failed for good does not keep the result from the others.
         state = row.resume_state if row.state is CaseState.FAILED else row.state
-        served = {receipt.destination for receipt in self._ledger.receipts(row.case_id)}
-        return state is CaseState.ENCODED and job.destination not in served
+        return state is CaseState.ENCODED and job.destination not in _served(row, self._ledger)
 
     def _followers(self, row: CaseRow) -> list[Job]:
         destinations = self._parts.settings.destinations
@@ -178,7 +181,7 @@ class Pipeline:
             case, parts.manifest.segments, parts.manifest.model_id, parts.spool
         )
         seg = encode_case(case, label_map, parts.manifest, parts.spool)
-        reference = convert.read_volumes(case, parts.spool)[case.reference_role]
+        reference = convert.read_volume(case, case.reference_role, parts.spool)
         picture = render_preview(reference, label_map, caption=parts.manifest.title)
         final = parts.spool.case_folder(row.case_id) / "preview.png"
         parts.spool.publish(final, lambda part: part.write_bytes(picture))
@@ -227,16 +230,7 @@ class Pipeline:
             wait_s = delay_s(job.attempt, delivery)
             self._end_attempt(attempt_id, "retry", known)
             log.warning("stage.retried", delay_s=wait_s)
-            return [
-                Job(
-                    case_id=job.case_id,
-                    run=job.run,
-                    stage=job.stage,
-                    destination=job.destination,
-                    attempt=job.attempt + 1,
-                    delay_s=wait_s,
-                )
-            ]
+            return [replace(job, attempt=job.attempt + 1, delay_s=wait_s)]
         self._end_attempt(attempt_id, "failed", known)
         state = CaseState.REJECTED if what is Disposition.REJECT else CaseState.FAILED
         if self._ledger.case(row.case_id).state in WORKING:

@@ -29,6 +29,7 @@ from pynetdicom.presentation import build_context
 
 from converters import phantom, seg_check, series
 from converters.phantom import PhantomFiles, PhantomStudy
+from converters.volume import MM3_PER_ML
 from node.demo.archive import DemoArchive, OrthancArchive, choose_archive
 from node.supervise import SUPERVISED
 
@@ -274,7 +275,7 @@ def _report(
     sources = series.stack(files.paths["t1gd"])
     labels = seg_check.read_labels(result.path, sources.headers)
     truth = study.truth["t1gd"]
-    voxel_ml = sources.grid.voxel_volume_mm3 / 1000.0
+    voxel_ml = sources.grid.voxel_volume_mm3 / MM3_PER_ML
     click.echo("\nThe SEG that came back to the archive:")
     click.echo(f"  {'segment':<44}{'found':>10}{'truth':>10}{'Dice':>8}")
     names = list(case["summary"]["volumes_ml"])

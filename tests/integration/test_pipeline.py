@@ -17,7 +17,7 @@ from pydicom import dcmread
 from converters.volume import LabelMap
 from inference import manifest as manifests
 from node import assemble, closing, convert
-from node.assemble import Close, OpenCase, Rules
+from node.assemble import Close
 from node.cases import AssembledCase, CaseState, Stage, Transport
 from node.demo.archive import DemoArchive
 from node.jobs import Job
@@ -25,7 +25,7 @@ from node.ledger import Ledger
 from node.pipeline import Parts, Pipeline, delay_s, next_jobs
 from node.receive.instance import Intake, Offer
 from node.rows import CaseRow
-from node.settings import Delivery, Destination, Settings
+from node.settings import Assemble, Delivery, Destination, Settings
 from node.spool import Spool
 from tests import peers, phantoms
 from tests.nodes import MODEL
@@ -40,7 +40,7 @@ def bright_is_tumour(spool: Spool) -> Callable[[AssembledCase], LabelMap]:
     """Return a segmenter that labels the brightest voxels of the reference as label 3."""
 
     def _segment(case: AssembledCase) -> LabelMap:
-        reference = convert.read_volumes(case, spool)[case.reference_role]
+        reference = convert.read_volume(case, case.reference_role, spool)
         limit = np.percentile(reference.intensities, 99.0)
         labels = np.where(reference.intensities > limit, 3, 0).astype(np.uint8)
         return LabelMap(
@@ -75,15 +75,10 @@ def close(spool: Spool, ledger: Ledger) -> CaseRow:
     """Close the one open case."""
     (row,) = ledger.cases(CaseState.RECEIVING)
     instances = ledger.study_instances(row.study_instance_uid)
-    case = OpenCase(
-        case_id=row.case_id,
-        study_instance_uid=row.study_instance_uid,
-        opened_at=row.opened_at,
-        last_received_at=row.last_received_at,
-    )
-    rules = Rules(roles=ROLES, reference_role="t1gd", settle_s=1, quiet_s=2, deadline_s=3)
+    rules = closing.rules_of(MANIFEST, Assemble(settle_s=1, quiet_s=2, deadline_s=3))
     now = datetime.now(UTC) + timedelta(seconds=10)
-    decision = assemble.decide(case, closing.read_facts(instances, spool), rules, now)
+    facts = closing.read_facts(instances, spool)
+    decision = assemble.decide(closing.open_case(row), facts, rules, now)
     assert isinstance(decision, Close)
     assert ledger.close_case(
         decision.case, decision.decisions, decision.reason, seen_instances=len(instances)
