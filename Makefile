@@ -2,6 +2,7 @@
 # make test        lint, types, architecture and every test that this machine can run
 # make lint        ruff, mypy, import-linter
 # make bench       measurements; never part of `make test`
+# make bench-sequences  which sequence each series is: accuracy on labelled headers
 # make clean       remove the environment and everything that was written here
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -9,7 +10,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALL := $(RUN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: demo serve test check lint bench tools clean
+.PHONY: demo serve test check lint bench bench-sequences tools clean
 .DEFAULT_GOAL := help
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -45,7 +46,13 @@ test: $(VENV)/.test tools lint
 	$(RUN)/python -m pytest
 
 bench: $(VENV)/.test
+	@$(INSTALL) --editable '.[bench]'
 	$(RUN)/python -m tests.bench.bench_receive
+	$(RUN)/python -m tests.bench.bench_convert
+	$(RUN)/python -m tests.bench.bench_register
+
+bench-sequences: $(VENV)/.test
+	$(RUN)/python -m tests.bench.bench_sequences
 
 clean:
 	rm -rf $(VENV) var build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -69,6 +69,12 @@ class HeaderUnreadableError(InputRejectedError):
     advice = "The object is damaged; send the original images of the scanner again."
 
 
+class SeriesUnreadableError(InputRejectedError):
+    code = "SERIES_UNREADABLE"
+    sentence = "the headers of the series cannot be interpreted (an unforeseen {kind})"
+    advice = "Report this as a defect, and send the original images of the scanner."
+
+
 class PixelDecodeError(InputRejectedError):
     code = "PIXEL_UNREADABLE"
     sentence = "the pixels of slice {slice_index} cannot be decoded ({reason})"
@@ -77,8 +83,29 @@ class PixelDecodeError(InputRejectedError):
 
 class MultiFrameError(InputRejectedError):
     code = "SERIES_MULTIFRAME_UNSUPPORTED"
-    sentence = "the series holds multi-frame instances ({frame_count} frames), expected classic MR"
-    advice = "Have the scanner or the PACS export classic single-frame MR images."
+    sentence = (
+        "instance {instance} of the series has {frame_count} frames and describes {described}, "
+        "expected enhanced MR with a description of every frame"
+    )
+    advice = "Have the scanner or the PACS export Enhanced MR or classic single-frame MR images."
+
+
+class MosaicError(InputRejectedError):
+    code = "SERIES_MOSAIC_UNSUPPORTED"
+    sentence = "instance {instance} of the series is a mosaic: its slices are tiles of one image"
+    advice = "Have the scanner export classic single-slice images or Enhanced MR (no mosaic)."
+
+
+class ConcatenationIncompleteError(InputRejectedError):
+    code = "SERIES_CONCATENATION_INCOMPLETE"
+    sentence = "{found} of {total} instances of a concatenation are there"
+    advice = "Send the missing instances of this series; the case opens again when they arrive."
+
+
+class PartUnknownError(InputRejectedError):
+    code = "SERIES_PART_UNKNOWN"
+    sentence = "the series holds {count} acquisitions and none is the one that was asked for"
+    advice = "Choose one acquisition of the series by hand, or send each as a series of its own."
 
 
 class TooFewSlicesError(InputRejectedError):
@@ -135,10 +162,58 @@ class ShearedStackError(InputRejectedError):
     advice = "Send the series without gantry tilt or in-plane shift."
 
 
+class SpacingError(InputRejectedError):
+    code = "GEOM_SPACING"
+    sentence = (
+        "neighbouring {axis} are {spacing_mm:.4f} mm apart, "
+        "expected {minimum_mm:.2f} to {maximum_mm:.2f} mm for a head"
+    )
+    advice = "Check the spacing in the headers; send the original images of the scanner."
+
+
+class FieldOfViewError(InputRejectedError):
+    code = "GEOM_FIELD_OF_VIEW"
+    sentence = (
+        "the {axis} cover {extent_mm:.1f} mm, "
+        "expected {minimum_mm:.1f} to {maximum_mm:.1f} mm for a head"
+    )
+    advice = "Send one series that shows the whole head and nothing else."
+
+
+class CoverageError(InputRejectedError):
+    code = "GEOM_COVERAGE"
+    sentence = "the slices cover {covered_mm:.1f} mm, expected at least {minimum_mm:.1f} mm"
+    advice = "Send a series that covers the whole brain; check that all its images were sent."
+
+
 class EmptyImageError(InputRejectedError):
     code = "IMAGE_CONSTANT"
     sentence = "every voxel has the same value, expected an image"
     advice = "Send the series again; it holds no image."
+
+
+class NotFiniteError(InputRejectedError):
+    code = "IMAGE_NOT_FINITE"
+    sentence = "{voxel_count} voxels are infinite or no number, the first in slice {slice_index}"
+    advice = "Send the original images of the scanner; these were damaged in processing."
+
+
+class BlankSlicesError(InputRejectedError):
+    code = "IMAGE_BLANK_SLICES"
+    sentence = (
+        "{count} slices between others hold one value only, "
+        "the first at slice {slice_index}, expected none"
+    )
+    advice = "Send the series again; images lost their pixels on the way."
+
+
+class NearlyEmptyError(InputRejectedError):
+    code = "IMAGE_NEARLY_EMPTY"
+    sentence = (
+        "{content_ml:.0f} ml differ from the darkest value, "
+        "expected at least {minimum_ml:.0f} ml of a head"
+    )
+    advice = "Check that the series shows a head; a mask or a cut-out cannot be segmented."
 
 
 class RoleMissingError(InputRejectedError):
@@ -151,6 +226,27 @@ class RoleAmbiguousError(InputRejectedError):
     code = "STUDY_SEQUENCE_AMBIGUOUS"
     sentence = "{count} series could be {role} and none is clearly the better one"
     advice = "Send only the series to be used, or choose it by hand."
+
+
+class RoleUncertainError(InputRejectedError):
+    code = "STUDY_SEQUENCE_UNCERTAIN"
+    sentence = "the best series for {role} has score {score:.2f}, expected at least {minimum:.2f}"
+    advice = "Choose the series by hand, or add a rule for it to the settings of the node."
+
+
+class MotionTooLargeError(InputRejectedError):
+    code = "ALIGN_MOTION_TOO_LARGE"
+    sentence = (
+        "the series lies {shift_mm:.1f} mm and {rotation_deg:.1f} degrees off the reference "
+        "series, expected at most {largest_shift_mm:.1f} mm and {largest_rotation_deg:.1f} degrees"
+    )
+    advice = "Check that the series is of this patient and position; raise the limits if it is."
+
+
+class PoorFitError(InputRejectedError):
+    code = "ALIGN_POOR_FIT"
+    sentence = "the series does not fit on the reference series: {reason}"
+    advice = "Check that both series show the head of one patient, and the orientation labels."
 
 
 class NiftiUnusableError(InputRejectedError):

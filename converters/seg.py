@@ -97,7 +97,10 @@ class SegIdentity:
 
 
 def build_segmentation(
-    label_map: LabelMap, sources: Sequence[Dataset], identity: SegIdentity
+    label_map: LabelMap,
+    sources: Sequence[Dataset],
+    identity: SegIdentity,
+    frames: Sequence[int] = (),
 ) -> Dataset:
     """Return the Segmentation of a label map, with file meta information, ready to save.
 
@@ -107,9 +110,12 @@ def build_segmentation(
         On the native grid of the sources. Without any labelled voxel every frame is written, since
         an object without frames does not exist; the content description should say so.
     sources : sequence of Dataset
-        Headers of one classic series in the order of the label map's slices; not changed.
+        Headers of one series in the order of the label map's slices; not changed.
     identity : SegIdentity
         With a tracking UID for every segment.
+    frames : sequence of int
+        Number of each slice's frame within its instance, from 1 (`converters.series.Stack`);
+        0, or nothing at all, for classic instances.
 
     Raises
     ------
@@ -127,10 +133,11 @@ def build_segmentation(
     ----------
     DICOM PS3.3 A.51 Segmentation IOD, C.8.20 Segmentation.
     """
-    carriers = seg_sources.carriers_of(sources, label_map.grid)
+    carriers = seg_sources.carriers_of(sources, label_map.grid, frames)
     seg_sources.check_grid(label_map.grid, carriers)
     created = seg_sources.on_clock_of(sources[0], identity.created_at)
     seg = _encoded(label_map, carriers, identity, created)
+    seg_sources.point_at_frames(seg, sources, frames)
     _pad_with_zero(seg)
     own_text = seg_sources.text_of(seg)
     source = copy.deepcopy(sources[0])

@@ -86,7 +86,9 @@ def is_binary(rows: int, columns: int) -> bool:
     return rows * columns % 8 == 0
 
 
-def check_segmentation(path: Path, label_map: LabelMap, sources: Sequence[Dataset]) -> None:
+def check_segmentation(
+    path: Path, label_map: LabelMap, sources: Sequence[Dataset], frames: Sequence[int] = ()
+) -> None:
     """Raise `ReadBackError` unless the file says exactly what the label map says.
 
     Parameters
@@ -97,6 +99,8 @@ def check_segmentation(path: Path, label_map: LabelMap, sources: Sequence[Datase
         What was encoded.
     sources : sequence of Dataset
         Headers of the source series in the order of the label map's slices.
+    frames : sequence of int
+        Number of each slice's frame within its instance; 0, or nothing at all, for classic ones.
 
     Raises
     ------
@@ -109,10 +113,12 @@ def check_segmentation(path: Path, label_map: LabelMap, sources: Sequence[Datase
     _check_header(seg, sources[0])
     _check_references(seg, sources)
     _check_segments(seg, label_map.segments)
-    _require(np.array_equal(_reassembled(seg, sources), label_map.labels), "labels")
+    _require(np.array_equal(_reassembled(seg, sources, frames), label_map.labels), "labels")
 
 
-def read_labels(path: Path, sources: Sequence[Dataset]) -> NDArray[np.uint8]:
+def read_labels(
+    path: Path, sources: Sequence[Dataset], frames: Sequence[int] = ()
+) -> NDArray[np.uint8]:
     """Return the labels that a Segmentation of ours holds.
 
     Parameters
@@ -121,6 +127,8 @@ def read_labels(path: Path, sources: Sequence[Dataset]) -> NDArray[np.uint8]:
         A written Segmentation, BINARY or FRACTIONAL with the values 0 and 1.
     sources : sequence of Dataset
         Headers of the source series in slice order.
+    frames : sequence of int
+        As in `check_segmentation`.
 
     Returns
     -------
@@ -132,7 +140,7 @@ def read_labels(path: Path, sources: Sequence[Dataset]) -> NDArray[np.uint8]:
     ReadBackError
         A frame has no place among the sources, or the pixel data are not what they should be.
     """
-    return _reassembled(_read(path), sources)
+    return _reassembled(_read(path), sources, frames)
 
 
 def _read(path: Path) -> Dataset:
@@ -189,7 +197,7 @@ def _check_segments(seg: Dataset, segments: tuple[Segment, ...]) -> None:
             _require(item.get(keyword) not in (None, "", []), f"{keyword} is absent")
 
 
-def _frames(seg: Dataset) -> NDArray[np.uint8]:
+def _planes(seg: Dataset) -> NDArray[np.uint8]:
     """Return the frames as 0 and 1, (frame, row, column); PS3.5 8.1.1: first pixel, lowest bit."""
     shape = (int(seg.NumberOfFrames), seg.Rows, seg.Columns)
     values = np.frombuffer(seg.PixelData, np.uint8)
@@ -201,23 +209,29 @@ def _frames(seg: Dataset) -> NDArray[np.uint8]:
     return values[:count].reshape(shape)
 
 
-def _reassembled(seg: Dataset, sources: Sequence[Dataset]) -> NDArray[np.uint8]:
+def _reassembled(
+    seg: Dataset, sources: Sequence[Dataset], frames: Sequence[int]
+) -> NDArray[np.uint8]:
     """Return the labels as the frames' own references and positions put them together."""
-    frames, groups = _frames(seg), seg.get("PerFrameFunctionalGroupsSequence") or []
-    _require(len(groups) == len(frames), "PerFrameFunctionalGroupsSequence")
+    planes, groups = _planes(seg), seg.get("PerFrameFunctionalGroupsSequence") or []
+    _require(len(groups) == len(planes), "PerFrameFunctionalGroupsSequence")
     _check_shared(seg, sources[0])
-    slice_of = {one.SOPInstanceUID: index for index, one in enumerate(sources)}
+    numbers = frames or [0] * len(sources)
+    slice_of = {
+        (str(one.SOPInstanceUID), number): index
+        for index, (one, number) in enumerate(zip(sources, numbers, strict=True))
+    }
     labels = np.zeros((len(sources), seg.Rows, seg.Columns), np.uint8)
     seen: set[tuple[int, int]] = set()
-    for frame, group in zip(frames, groups, strict=True):
-        number, index = _segment_number(group), slice_of.get(_source_uid(group), -1)
+    for plane, group in zip(planes, groups, strict=True):
+        number, index = _segment_number(group), slice_of.get(_source_of(group), -1)
         _require(1 <= number <= len(seg.SegmentSequence), "ReferencedSegmentNumber")
         _require(index >= 0, "source image of a frame")
         _check_plane(seg, group, sources[index])
         _require((number, index) not in seen, "a frame stands twice")
         seen.add((number, index))
-        _require(not (labels[index] * frame).any(), "segments overlap")
-        labels[index] += frame * np.uint8(number)
+        _require(not (labels[index] * plane).any(), "segments overlap")
+        labels[index] += plane * np.uint8(number)
     return labels
 
 
@@ -234,11 +248,14 @@ def _segment_number(group: Dataset) -> int:
     return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
 
 
-def _source_uid(group: Dataset) -> str:
+def _source_of(group: Dataset) -> tuple[str, int]:
+    """Return the source instance of a frame, and which of its frames; 0 in a classic one."""
     derivations = group.get("DerivationImageSequence") or []
     images = [one for item in derivations for one in item.get("SourceImageSequence") or []]
     _require(len(images) == 1, "one source image for a frame")
-    return str(images[0].ReferencedSOPInstanceUID)
+    number = images[0].get("ReferencedFrameNumber") or 0
+    _require(isinstance(number, int), "one source frame for a frame")
+    return str(images[0].ReferencedSOPInstanceUID), int(number)
 
 
 def _check_plane(seg: Dataset, group: Dataset, source: Dataset) -> None:

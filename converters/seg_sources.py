@@ -6,6 +6,7 @@ are copied as they stand, in a character set that holds them.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from pydicom import charset
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import MRImageStorage
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, DSfloat
 
 from converters.errors import GridMismatchError, MissingAttributeError
@@ -81,19 +83,90 @@ _KEPT_CHARACTER_SETS = (  # one table each: no escape sequences, so a Python cod
 _UNICODE = "ISO_IR 192"
 
 
-def carriers_of(sources: Sequence[Dataset], grid: Grid) -> list[Dataset]:
+def carriers_of(
+    sources: Sequence[Dataset], grid: Grid, frames: Sequence[int] = ()
+) -> list[Dataset]:
     """Return what highdicom needs of the sources, free of what it would stumble over.
 
     It refuses unusual birth dates and sexes, and orientations that differ in the last digit; it
     believes any Spacing Between Slices. Patient and study are copied from the source afterwards.
+
+    It takes all frames of one multi-frame instance or none, whereas a volume may be some frames of
+    several. Frames therefore go in as classic images of their own; `point_at_frames` says
+    afterwards what they are.
     """
     carriers = [_carrier(source, index) for index, source in enumerate(sources)]
+    if any(frames):
+        for index, one in enumerate(carriers):
+            one.SOPClassUID, one.SOPInstanceUID = MRImageStorage, _placeholder(index)
     for one in carriers:
         one.ImageOrientationPatient = carriers[0].ImageOrientationPatient
         if one.get("SliceThickness") is None:
             one.SliceThickness = DSfloat(grid.spacing_mm[0], auto_format=True)
         one.SpacingBetweenSlices = DSfloat(_slice_spacing_mm(carriers, grid), auto_format=True)
     return carriers
+
+
+def _placeholder(index: int) -> str:
+    return f"2.25.{index + 1}"
+
+
+def point_at_frames(seg: Dataset, sources: Sequence[Dataset], frames: Sequence[int]) -> None:
+    """Replace references to the carriers of frames by references to the frames themselves.
+
+    Parameters
+    ----------
+    seg : Dataset
+        Changed in place.
+    sources : sequence of Dataset
+        One header per slice.
+    frames : sequence of int
+        Each slice's frame number, from 1; 0 or nothing at all for classic instances.
+
+    References
+    ----------
+    DICOM PS3.3 10.3 Image SOP Instance Reference Macro.
+    """
+    if not any(frames):
+        return
+    slice_of = {_placeholder(index): index for index in range(len(sources))}
+    images = {  # segments on one slice share their item
+        id(image): image
+        for group in seg.PerFrameFunctionalGroupsSequence
+        for image in group.DerivationImageSequence[0].SourceImageSequence
+    }
+    for image in images.values():
+        index = slice_of[image.ReferencedSOPInstanceUID]
+        image.update(_reference(sources[index]))
+        if frames[index]:
+            image.ReferencedFrameNumber = frames[index]
+    of_instance: dict[str, list[int]] = {}
+    for index, source in enumerate(sources):
+        of_instance.setdefault(str(source.SOPInstanceUID), []).append(index)
+    series = seg.ReferencedSeriesSequence[0]
+    series.ReferencedInstanceSequence = [
+        _reference(sources[many[0]]) for many in of_instance.values()
+    ]
+    seg.SourceImageSequence = [
+        _image_reference(seg.SourceImageSequence[0], sources[many[0]], [frames[i] for i in many])
+        for many in of_instance.values()
+    ]
+
+
+def _reference(source: Dataset) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = source.SOPClassUID
+    item.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    return item
+
+
+def _image_reference(pattern: Dataset, source: Dataset, frames: Sequence[int]) -> Dataset:
+    """Return a reference to an instance, which names the frames unless it means all of them."""
+    item = copy.deepcopy(pattern)
+    item.update(_reference(source))
+    if len(frames) < source.get("NumberOfFrames", 1):
+        item.ReferencedFrameNumber = sorted(frames)
+    return item
 
 
 def _carrier(source: Dataset, index: int) -> Dataset:

@@ -1,321 +1,211 @@
 """Which MR sequence each series is, which serve the model, and why.
 
-The physics of the acquisition and the words of its names both count; where they contradict each
-other the score falls. Scores rank certainty, they are no probabilities. Reasons hold acquisition
+The physics of the acquisition, the words of its names and the other series of the study all count;
+where they contradict each other the score falls. Scores rank certainty. Reasons hold acquisition
 parameters and our own words, never text of a header.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
-from converters import sequence_physics, sequence_words
-from converters.errors import RoleAmbiguousError
+import numpy as np
+
+from converters.errors import RoleAmbiguousError, RoleUncertainError
+from converters.sequence_context import extent_mm, judge, protocol
 from converters.sequence_evidence import Physics, SequenceEvidence, evidence_of
-from converters.sequence_words import Words
+from converters.sequence_kinds import ROLES, classify
+from converters.sequence_nouns import (
+    Candidate,
+    Choice,
+    Classification,
+    Judged,
+    Ruling,
+    SeriesKey,
+)
 from converters.volume import Role
 
 __all__ = [
+    "ACCEPTANCE_SCORE",
     "Candidate",
     "Choice",
     "Classification",
     "Physics",
+    "Ruling",
     "SequenceEvidence",
+    "SeriesKey",
     "choose",
     "classify",
     "evidence_of",
+    "judge",
 ]
 
-_AGREED: Final = 0.95
-_FOREIGN: Final = 0.9
-_NAMED: Final = 0.75  # the names alone
-_MEASURED: Final = 0.7  # the physics alone
-_DISPUTED: Final = 0.5
-_PAIRED: Final = 0.6  # told apart by time alone
-_AGENT_ALONE: Final = 0.85  # some scanners carry the agent on into series before it was given
-_SILENT: Final = 0.85  # that nobody mentions an agent does not say that there was none
-_DERIVED: Final = 0.1  # taken off where something was computed
-_CERTAIN: Final = 0.8  # from here on the number of slices counts more than the score
+ACCEPTANCE_SCORE: Final = 0.7
+"""A series with a lower score serves no role by itself; a rule or an operator may choose it."""
 
-_ROLES: Final[dict[str, Role]] = {"FLAIR": "flair", "T1w": "t1", "T1gd": "t1gd", "T2w": "t2"}
-_SEQUENCES: Final = {"FLAIR": "FLAIR", "T1": "T1w", "T2": "T2w"}
-_IMAGE_TYPES: Final = {
-    "LOCALIZER": "localizer",
-    "ADC": "DWI",
-    "FA": "DWI",
-    "TRACEW": "DWI",
-    "TENSOR": "DWI",
-    "DIFFUSION": "DWI",
-    "ASL": "perfusion",
-    "PERFUSION": "perfusion",
-    "MIP": "projection",
-    "MNIP": "projection",
-    "PROJECTION IMAGE": "projection",
-    "MPR": "reformat",
-    "CSA MPR": "reformat",
-    "REFORMATTED": "reformat",
-    "SUBTRACTION": "subtraction",
-    "SUB": "subtraction",
-    "SWI": "SWI",
-    "P": "phase image",
-    "PHASE": "phase image",
-    "PHASE MAP": "phase image",
-    "VELOCITY": "angiography",
-    "TOF": "angiography",
-    "T1 MAP": "parameter map",
-    "T2 MAP": "parameter map",
-    "FAT": "Dixon",
-    "IN_PHASE": "Dixon",
-    "OPP_PHASE": "Dixon",
-    "SCREEN SAVE": "screenshot",
-}
-_MODALITIES: Final = frozenset({"CT", "PT", "NM", "US", "SEG", "SR", "PR", "KO"})
-# physics that contradicts a name only in part: (name, physics) -> what it is, how certain
-_RECONCILED: Final = {
-    ("FLAIR", "T2"): ("FLAIR", 0.85),  # many headers leave the inversion out
-    ("T2", "FLAIR"): ("FLAIR", 0.8),
-    ("T1", "PD"): ("T1", 0.65),
-    ("FLAIR", "T1"): ("T1", 0.65),  # a T1-weighted FLAIR
-    ("T1", "T2*"): ("T2*", _MEASURED),
-}
+_COVERS_MM: Final = 120.0  # of a brain's height, width or length
+_FINE_MM: Final = 1.5  # thinner slices are no gain on the grids of models
+_STEP_MM: Final = 0.5  # slices that differ by less are alike
+_LEAST_DOUBT: Final = 0.25  # a runner-up from here on is worth a question to the operator
+_NOTHING_BY_HAND: Final[Mapping[Role, SeriesKey]] = MappingProxyType({})
+_CORRECTIONS: Final = frozenset({"DIS2D", "DIS3D", "NORM", "IN_PHASE"})
+_Criterion: TypeAlias = tuple[str, Callable[[Judged], float]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Classification:
-    """What a series is; `role` is None for a sequence that serves none."""
-
-    sequence: str
-    role: Role | None
-    score: float
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A series of the study; `is_whole` says that its geometry is a volume."""
-
-    series_instance_uid: str
-    evidence: SequenceEvidence
-    slice_count: int
-    is_whole: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """What became of a candidate; `role` is None where it does not serve the model."""
-
-    series_instance_uid: str
-    sequence: str
-    role: Role | None
-    score: float
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Judged:
-    """A candidate with what it is taken for."""
-
-    candidate: Candidate
-    found: Classification
-
-    @property
-    def rank(self) -> tuple[bool, bool, int, float]:
-        one = self.candidate
-        return one.is_whole, self.found.score >= _CERTAIN, one.slice_count, self.found.score
-
-
-def classify(evidence: SequenceEvidence) -> Classification:
-    """Return what a series is by its own evidence, without a look at its neighbours."""
-    words = _words(evidence)
-    foreign = _foreign(evidence, words)
-    if foreign:
-        return _other(foreign[0], _FOREIGN, foreign[1])
-    measured = sequence_physics.weighting(evidence.physics)
-    weighting, score = _weigh(words.weighting, measured)
-    said = f"name says {words.weighting}" if words.weighting else "name says nothing"
-    reasons = [said, sequence_physics.describe(evidence.physics) or "no acquisition times given"]
-    if not weighting:
-        return _other("unknown", 0.0, *reasons)
-    if "DERIVED" in evidence.image_type:
-        score -= _DERIVED
-        reasons.append("derived images")
-    if weighting not in _SEQUENCES:
-        return _other(weighting, score, *reasons)
-    sequence = _SEQUENCES[weighting]
-    if weighting == "T1":
-        sequence, limit, reason = _enhancement(words.contrast, has_agent=evidence.has_agent)
-        score = min(score, limit)
-        reasons.insert(0, reason)
-    return _named(sequence, score, reasons)
-
-
-def _words(evidence: SequenceEvidence) -> Words:
-    """Return what the names say; the description counts first.
-
-    Some vendors put the name of the whole examination into Protocol Name, "brain with diffusion
-    and contrast", which says nothing about one series of it.
-    """
-    own = sequence_words.read(evidence.description)
-    further = sequence_words.read(f"{evidence.protocol_name} | {evidence.sequence_name}")
-    if not (own.foreign or own.weighting):
-        return replace(further, contrast=own.contrast or further.contrast)
-    if own.weighting == further.weighting:
-        return replace(own, contrast=own.contrast or further.contrast)
-    return own
-
-
-def _named(sequence: str, score: float, reasons: Iterable[str]) -> Classification:
-    return Classification(
-        sequence=sequence,
-        role=_ROLES.get(sequence),
-        score=round(score, 2),
-        reason=f"{sequence}: {', '.join(reasons)}",
-    )
-
-
-def _other(kind: str, score: float, *reasons: str) -> Classification:
-    return _named(f"other: {kind}", score, reasons)
-
-
-def _foreign(evidence: SequenceEvidence, words: Words) -> tuple[str, str] | None:
-    """Return which kind of series that serves no role it is and what says so, or None."""
-    if evidence.modality != "MR":
-        kind = evidence.modality if evidence.modality in _MODALITIES else "not MR"
-        return kind, "the modality is not MR"
-    if evidence.is_picture:
-        return "screenshot", "made for looking at"
-    typed = next((_IMAGE_TYPES[one] for one in evidence.image_type if one in _IMAGE_TYPES), "")
-    if typed:
-        return typed, "the image type says so"
-    return (words.foreign, "the name says so") if words.foreign else None
-
-
-def _weigh(named: str, measured: str) -> tuple[str, float]:
-    """Return the weighting that names and physics give together, with its score."""
-    if named == measured:
-        return named, _AGREED
-    if not measured:
-        return named, _NAMED
-    if not named:
-        return measured, _MEASURED
-    return _RECONCILED.get((named, measured), (measured, _DISPUTED))
-
-
-def _enhancement(named: str, *, has_agent: bool) -> tuple[str, float, str]:
-    """Return T1w or T1gd, the highest score that it may have, and why."""
-    if named == "before":
-        said = "name says before contrast agent"
-        return "T1w", _AGENT_ALONE if has_agent else 1.0, said
-    if named == "after":
-        given = ", contrast agent given" if has_agent else ""
-        return "T1gd", 1.0, f"name says after contrast agent{given}"
-    if has_agent:
-        return "T1gd", _AGENT_ALONE, "contrast agent given"
-    return "T1w", _SILENT, "no contrast agent mentioned"
-
-
-def choose(candidates: Sequence[Candidate], roles: Sequence[Role]) -> tuple[Choice, ...]:
-    """Return what becomes of each series of a study, in the order given.
+def choose(
+    candidates: Sequence[Candidate],
+    roles: Sequence[Role],
+    by_hand: Mapping[Role, SeriesKey] = _NOTHING_BY_HAND,
+) -> tuple[Choice, ...]:
+    """Return what becomes of each acquisition of a study, in the order given.
 
     Parameters
     ----------
     candidates : sequence of Candidate
-        Every series of the study.
+        Every acquisition of the study.
     roles : sequence of str
         What the model needs. A role that no series can serve is absent from the choices.
+    by_hand : mapping of str to SeriesKey, optional
+        What an operator chose; counts before everything else. A role whose series is not among the
+        candidates stays empty.
 
     Raises
     ------
     RoleAmbiguousError
         Two series serve a role equally well.
+    RoleUncertainError
+        The best series for a role scores less than `ACCEPTANCE_SCORE`.
 
     Notes
     -----
-    A whole series comes before one that is not, a certain one before an uncertain one, then the
-    one with more slices. Where contrast agent is mentioned by all T1-weighted series or by none,
-    of those with one protocol the first acquired is taken as without it.
+    The criteria stand in `_CRITERIA`, the first that tells two series apart decides. Of repeats
+    that are alike in all of them the latest is chosen.
     """
-    found = [_Judged(candidate=one, found=classify(one.evidence)) for one in candidates]
-    judged = _tell_apart(found)
-    pools = {role: [one for one in judged if one.found.role == role] for role in roles}
-    return tuple(_choice(one, pools.get(one.found.role or "", ())) for one in judged)
+    judged = judge(candidates)
+    hands = {key: role for role, key in by_hand.items() if role in roles}
+    free = [one for one in judged if one.candidate.key not in hands]
+    pools = {
+        role: [one for one in free if one.found.role == role]
+        for role in roles
+        if role not in by_hand
+    }
+    best = {role: _best(role, pool) for role, pool in pools.items() if pool}
+    unused = [one for one in free if all(one is not other for other in best.values())]
+    _check_doubts(unused, [role for role in pools if role not in best])
+    return tuple(
+        _by_hand(one, hands[one.candidate.key])
+        if one.candidate.key in hands
+        else _choice(one, pools.get(one.found.role or "", ()), best.get(one.found.role or ""))
+        for one in judged
+    )
 
 
-def _choice(one: _Judged, pool: Sequence[_Judged]) -> Choice:
-    """Return what becomes of a series among all that could serve the same role."""
-    serves, reason = False, one.found.reason
-    if pool:
-        best = _best(pool)
-        serves = one is best
-        others = ", ".join(str(rival.candidate.slice_count) for rival in pool if rival is not one)
-        if not serves:
-            reason += f"; not chosen, the series with {best.candidate.slice_count} slices is better"
-        elif others:
-            reason += f"; chosen over series with {others} slices"
+def _by_hand(one: Judged, role: Role) -> Choice:
+    found = one.found
     return Choice(
         series_instance_uid=one.candidate.series_instance_uid,
+        part=one.candidate.part,
+        sequence=found.sequence,
+        role=role,
+        score=found.score,
+        runner_up=found.runner_up,
+        reason=f"{found.reason}; chosen by hand",
+    )
+
+
+def _choice(one: Judged, pool: Sequence[Judged], best: Judged | None) -> Choice:
+    """Return what becomes of a series among all that could serve the same role."""
+    reason = one.found.reason
+    if best is one and len(pool) > 1:
+        why = sorted({_decisive(one, rival) for rival in pool if rival is not one})
+        reason += f"; chosen of {len(pool)}: {', '.join(why)}"
+    elif best is not None and best is not one:
+        reason += f"; not chosen, another is better: {_decisive(best, one)}"
+    return Choice(
+        series_instance_uid=one.candidate.series_instance_uid,
+        part=one.candidate.part,
         sequence=one.found.sequence,
-        role=one.found.role if serves else None,
+        role=one.found.role if best is one else None,
         score=one.found.score,
+        runner_up=one.found.runner_up,
         reason=reason,
     )
 
 
-def _best(pool: Sequence[_Judged]) -> _Judged:
-    best = max(pool, key=lambda one: one.rank)
-    count = sum(one.rank == best.rank for one in pool)
-    if count > 1:
-        raise RoleAmbiguousError(count=count, role=str(best.found.role))
-    return best
+def _best(role: Role, pool: Sequence[Judged]) -> Judged:
+    """Return the best of the series that could serve a role; one that is certain enough."""
+    top = max(_rank(one) for one in pool)
+    best = [one for one in pool if _rank(one) == top]
+    if len(best) > 1:
+        best = _latest(best)
+    if len(best) > 1:
+        raise RoleAmbiguousError(count=len(best), role=role)
+    if best[0].found.score < ACCEPTANCE_SCORE:
+        raise _uncertain(role, best[0].found.score)
+    return best[0]
 
 
-def _tell_apart(judged: Sequence[_Judged]) -> list[_Judged]:
-    """Tell T1w from T1gd by time where nothing else does: all mention an agent, or none does."""
-    weighted = [one for one in judged if one.found.sequence in {"T1w", "T1gd"}]
-    if len({one.found.sequence for one in weighted}) != 1:
-        return list(judged)
-    protocols: dict[object, list[_Judged]] = {}
-    for one in weighted:
-        if not _words(one.candidate.evidence).contrast:
-            protocols.setdefault(_protocol(one.candidate), []).append(one)
-    retaken = {
-        id(one): changed
-        for many in protocols.values()
-        for one, changed in zip(many, _by_time(many), strict=True)
+def _latest(alike: Sequence[Judged]) -> list[Judged]:
+    """Return the last one of repeats of one protocol; all of them where they are no repeats."""
+    times = [one.candidate.evidence.acquired_at_s for one in alike]
+    known = [at_s for at_s in times if at_s is not None]
+    if len({protocol(one.candidate) for one in alike}) > 1 or len(known) < len(alike):
+        return list(alike)
+    return [one for one, at_s in zip(alike, times, strict=True) if at_s == max(known)]
+
+
+def _check_doubts(judged: Iterable[Judged], roles: Iterable[Role]) -> None:
+    """Refuse to leave a role empty that an unused series may serve after all."""
+    open_ones = [one for one in judged if one.candidate.ruling is None]
+    scores = {
+        role: [one.found.rival_score for one in open_ones if ROLES.get(one.found.rival) == role]
+        for role in roles
     }
-    return [retaken.get(id(one), one) for one in judged]
+    for role, many in scores.items():
+        if max(many, default=0.0) >= _LEAST_DOUBT:
+            raise _uncertain(role, max(many))
 
 
-def _protocol(candidate: Candidate) -> object:
-    """Return what two acquisitions of one protocol have in common."""
-    evidence = candidate.evidence
-    return evidence.protocol_name or evidence.description, evidence.physics, candidate.slice_count
+def _uncertain(role: Role, score: float) -> RoleUncertainError:
+    return RoleUncertainError(role=role, score=score, minimum=ACCEPTANCE_SCORE)
 
 
-def _by_time(many: Sequence[_Judged]) -> list[_Judged]:
-    """Return acquisitions of one protocol, the first as T1w and the later ones as T1gd."""
-    times = [one.candidate.evidence.acquired_at_s for one in many]
-    known = [time for time in times if time is not None]
-    if len(known) != len(many) or len(set(known)) < 2:  # noqa: PLR2004 - before and after
-        return list(many)
-    first = min(known)
-    if known.count(first) > 1:
-        return list(many)
-    return [
-        replace(one, found=_paired(one.found, is_first=time == first))
-        for one, time in zip(many, known, strict=True)
-    ]
+def _rank(one: Judged) -> tuple[float, ...]:
+    return tuple(of(one) for _, of in _CRITERIA)
 
 
-def _paired(found: Classification, *, is_first: bool) -> Classification:
-    sequence = "T1w" if is_first else "T1gd"
-    when = "first" if is_first else "later"
-    rest = found.reason.split(": ", 1)[1]
-    return Classification(
-        sequence=sequence,
-        role=_ROLES[sequence],
-        score=min(found.score, _PAIRED),
-        reason=f"{sequence}: acquired {when} of series with one protocol, {rest}",
-    )
+def _decisive(better: Judged, worse: Judged) -> str:
+    """Return in words why one series is better than another."""
+    return next((words for words, of in _CRITERIA if of(better) != of(worse)), "the latest repeat")
+
+
+def _spacing_mm(one: Judged) -> float:
+    grid = one.candidate.grid
+    return 0.0 if grid is None else float(np.linalg.norm(grid.index_to_lps_mm[:3, 0]))
+
+
+def _is_axial(one: Judged) -> bool:
+    grid = one.candidate.grid
+    return grid is not None and int(np.abs(grid.index_to_lps_mm[:3, 0]).argmax()) == 2  # noqa: PLR2004 - z
+
+
+_CRITERIA: Final[tuple[_Criterion, ...]] = (
+    ("a rule of the site", lambda one: one.candidate.ruling is not None),
+    ("a whole stack of slices", lambda one: one.candidate.is_whole),
+    ("enough certainty", lambda one: one.found.score >= ACCEPTANCE_SCORE),
+    ("coverage of the brain", lambda one: (extent_mm(one.candidate) or _COVERS_MM) >= _COVERS_MM),
+    (
+        "thinner slices",
+        lambda one: -max(round(_spacing_mm(one) / _STEP_MM), round(_FINE_MM / _STEP_MM)),
+    ),
+    ("original images", lambda one: "DERIVED" not in one.candidate.evidence.image_type),
+    ("axial slices", _is_axial),
+    ("more slices", lambda one: one.candidate.slice_count),
+    (
+        "corrected images",
+        lambda one: len(_CORRECTIONS.intersection(one.candidate.evidence.image_type)),
+    ),
+    ("the higher score", lambda one: round(one.found.score, 1)),
+)

@@ -15,6 +15,12 @@ class ModelUnusableError(InferenceError):
     advice = "Correct the model's manifest or restore its files, then restart."
 
 
+class ModelImportError(InferenceError):
+    code = "MODEL_IMPORT_REFUSED"
+    sentence = "the model cannot be imported: {reason}"
+    advice = "Check that the checkpoint is whole and belongs to the template; see docs/models.md."
+
+
 class DeviceMemoryError(InferenceError):
     code = "DEVICE_MEMORY"
     sentence = "the device ran out of memory with {window_count} windows of {voxels} voxels"
@@ -27,7 +33,32 @@ class InvalidOutputError(InferenceError):
     advice = "Run `neuroseg doctor`; the model may not fit its manifest."
 
 
-class ChannelMissingError(InferenceError):
+class InputUnfitError(InferenceError):
+    """The images are not what the model can work on; sending them again changes nothing."""
+
+
+class ChannelMissingError(InputUnfitError):
     code = "MODEL_INPUT_MISSING"
     sentence = "the model needs the inputs {expected}, got {found}"
     advice = "Send the missing sequence."
+
+
+class BrainNotFoundError(InputUnfitError):
+    code = "BRAIN_NOT_FOUND"
+    sentence = (
+        "{volume_ml:.0f} mL of the images look like brain, "
+        "expected {least_ml:.0f} to {most_ml:.0f} mL"
+    )
+    advice = "Check that the series show a whole head and no other part of the body."
+
+
+class ChannelImplausibleError(InputUnfitError):
+    code = "CHANNEL_IMPLAUSIBLE"
+    sentence = "the series do not look like what they were taken for: {reason}"
+    advice = "Check which series is which, then choose them by hand or correct their descriptions."
+
+
+class ChannelFieldOfViewError(InputUnfitError):
+    code = "CHANNEL_FIELD_OF_VIEW"
+    sentence = "the series shows {share_percent:.0f} % of the brain, expected {least_percent:.0f} %"
+    advice = "Send a series that covers the whole brain."

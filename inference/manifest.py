@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -38,33 +38,57 @@ Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
 ColorPart = Annotated[int, Field(ge=0, le=255)]
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A table of a declaration: frozen, without unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class Weights(_Table):
+Declaration = TypeVar("Declaration", bound=Table)
+
+
+class Weights(Table):
     """The file that holds the parameters, and its digest."""
 
     file: BareFileName
     sha256: Sha256
     format: Literal["safetensors"]
 
+    def read(self, folder: Path) -> bytes:
+        """Return the content of the file, checked against the declared digest.
 
-class Network(_Table):
+        Raises
+        ------
+        ModelUnusableError
+            The file cannot be read or its digest differs.
+        """
+        try:
+            content = (folder / self.file).read_bytes()
+        except OSError as error:
+            reason = f"cannot be read ({type(error).__name__})"
+            raise ModelUnusableError(field="weights.file", reason=reason) from error
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise ModelUnusableError(
+                field="weights.sha256", reason="the digest of the weights file differs"
+            )
+        return content
+
+
+class Network(Table):
     """Which architecture of the allow-list, and how it is built."""
 
     architecture: Literal["neuroseg.ResidualUNet", "monai.UNet"]
     kwargs: dict[str, JsonValue]
 
 
-class Input(_Table):
+class Input(Table):
     """One input channel; channels stand in the file in the network's order."""
 
     role: RoleName
     sequence: Text
 
 
-class Space(_Table):
+class Space(Table):
     """Which space the network sees."""
 
     reference_role: RoleName
@@ -73,7 +97,14 @@ class Space(_Table):
     skull: Literal["stripped", "whole", "any"]
 
 
-class Normalise(_Table):
+class MissingInput(Table):
+    """Which inputs the model can do without, and what stands in their place."""
+
+    policy: Literal["reject", "zero"] = "reject"
+    allowed: tuple[RoleName, ...] = ()
+
+
+class Normalise(Table):
     """How intensities become the network's numbers."""
 
     kind: Literal["zscore"]
@@ -82,7 +113,7 @@ class Normalise(_Table):
     clip_percentiles: tuple[Percentile, Percentile] | None = None
 
 
-class Infer(_Table):
+class Infer(Table):
     """The window plan: part of the model, because another plan gives other labels."""
 
     window: tuple[VoxelCount, VoxelCount, VoxelCount]
@@ -91,14 +122,14 @@ class Infer(_Table):
     crop: Literal["foreground", "none"]
 
 
-class Output(_Table):
+class Output(Table):
     """How the network's output channels are to be read."""
 
     activation: Literal["softmax"]
     background_index: Annotated[int, Field(ge=0)]
 
 
-class CodeEntry(_Table):
+class CodeEntry(Table):
     """A coded concept as it stands in the file."""
 
     value: Text
@@ -110,7 +141,7 @@ class CodeEntry(_Table):
         return Code(value=self.value, scheme=self.scheme, meaning=self.meaning)
 
 
-class Label(_Table):
+class Label(Table):
     """What one output channel of the network means.
 
     `output_index` is the network's channel, `number` the value in label maps and the DICOM
@@ -136,7 +167,7 @@ class Label(_Table):
         )
 
 
-class Manifest(_Table):
+class Manifest(Table):
     """A model as its folder declares it; valid or absent.
 
     Parameters
@@ -162,6 +193,7 @@ class Manifest(_Table):
     weights: Weights
     network: Network
     inputs: Annotated[tuple[Input, ...], Field(min_length=1)]
+    missing_input: MissingInput = MissingInput()
     space: Space
     normalise: Normalise
     infer: Infer
@@ -181,7 +213,15 @@ class Manifest(_Table):
         clip = self.normalise.clip_percentiles
         if clip is not None and clip[0] >= clip[1]:
             raise ValueError("normalise.clip_percentiles: not ascending")
+        self._check_missing_input()
         return self
+
+    def _check_missing_input(self) -> None:
+        allowed, policy = self.missing_input.allowed, self.missing_input.policy
+        if not set(allowed) <= set(self.roles) - {self.space.reference_role}:
+            raise ValueError("missing_input.allowed: not an input, or the reference role")
+        if bool(allowed) != (policy == "zero"):
+            raise ValueError("missing_input.policy: zero goes with allowed roles, reject without")
 
     @property
     def model_id(self) -> str:
@@ -236,16 +276,7 @@ class Manifest(_Table):
         ModelUnusableError
             The file cannot be read or its digest differs.
         """
-        try:
-            content = self.weights_path.read_bytes()
-        except OSError as error:
-            reason = f"cannot be read ({type(error).__name__})"
-            raise ModelUnusableError(field="weights.file", reason=reason) from error
-        if hashlib.sha256(content).hexdigest() != self.weights.sha256:
-            raise ModelUnusableError(
-                field="weights.sha256", reason="the digest of the weights file differs"
-            )
-        return content
+        return self.weights.read(self.folder)
 
     def verify(self) -> None:
         """Raise `ModelUnusableError` unless the weights are the declared ones."""
@@ -261,18 +292,22 @@ def load(folder: Path) -> Manifest:
         The file is absent, not TOML, or a key is missing, unknown or out of range; `field` names
         the key.
     """
-    path = folder / FILE_NAME
+    return read_declaration(folder, FILE_NAME, Manifest)
+
+
+def read_declaration(folder: Path, file_name: str, kind: type[Declaration]) -> Declaration:
+    """Return what a file of a model's folder declares; see `load` for what it raises."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads((folder / file_name).read_text(encoding="utf-8"))
     except OSError as error:
         reason = f"cannot be read ({type(error).__name__})"
-        raise ModelUnusableError(field=FILE_NAME, reason=reason) from error
+        raise ModelUnusableError(field=file_name, reason=reason) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelUnusableError(field=FILE_NAME, reason=f"not valid TOML: {error}") from error
+        raise ModelUnusableError(field=file_name, reason=f"not valid TOML: {error}") from error
     if "folder" in content:
         raise ModelUnusableError(field="folder", reason="Extra inputs are not permitted")
     try:
-        return Manifest.model_validate({**content, "folder": folder})
+        return kind.model_validate({**content, "folder": folder})
     except ValidationError as error:
         raise _refusal(error) from error
 

@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import safetensors
-import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from inference import networks
+from inference import mask_model, networks, weights
 from inference.errors import ModelUnusableError
 from inference.manifest import Manifest
+from inference.mask_model import MaskModel
 
 DeviceChoice: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-_NAMED = 3  # parameters named in a refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,11 +32,14 @@ class LoadedModel:
         In evaluation mode, float32, on `device`.
     device : str
         ``cpu`` or ``cuda``.
+    mask : MaskModel or None
+        The network that finds the brain; only a model for stripped images cannot do without.
     """
 
     manifest: Manifest
     network: nn.Module
     device: str
+    mask: MaskModel | None = None
 
 
 def granted_cores(cpu_limit: Path = _CPU_LIMIT) -> int:
@@ -63,7 +64,13 @@ def granted_cores(cpu_limit: Path = _CPU_LIMIT) -> int:
     return max(1, min(cores, int(quota) // int(period)))
 
 
-def load(manifest: Manifest, *, device: DeviceChoice = "auto", threads: int = 0) -> LoadedModel:
+def load(
+    manifest: Manifest,
+    *,
+    device: DeviceChoice = "auto",
+    threads: int = 0,
+    mask_folder: Path | None = None,
+) -> LoadedModel:
     """Return the model with verified weights on a device.
 
     Parameters
@@ -74,6 +81,8 @@ def load(manifest: Manifest, *, device: DeviceChoice = "auto", threads: int = 0)
         ``auto`` takes CUDA where there is one.
     threads : int
         CPU threads of this process's torch; 0 for as many as the machine grants.
+    mask_folder : Path, optional
+        Where the brain mask network lies; see `inference.mask_model`.
 
     Raises
     ------
@@ -84,9 +93,9 @@ def load(manifest: Manifest, *, device: DeviceChoice = "auto", threads: int = 0)
     torch.set_num_threads(threads or granted_cores())
     name = _device_name(device)
     _check_shapes(manifest)
-    network = networks.build(manifest.network)
-    _fill(network, _parameters(manifest.read_weights()))
-    return LoadedModel(manifest=manifest, network=network.eval().to(name), device=name)
+    network = weights.filled(manifest.network, manifest.read_weights())
+    mask = mask_model.load(mask_folder) if mask_folder is not None else None
+    return LoadedModel(manifest=manifest, network=network.to(name), device=name, mask=mask)
 
 
 def _device_name(device: DeviceChoice) -> str:
@@ -117,30 +126,4 @@ def _check_shapes(manifest: Manifest) -> None:
     if found != expected:
         raise ModelUnusableError(
             field="network.kwargs", reason=f"output shape is {found}, expected {expected}"
-        )
-
-
-def _parameters(content: bytes) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise ModelUnusableError(
-            field="weights.format", reason=f"not a safetensors file: {error}"
-        ) from error
-
-
-def _fill(network: nn.Module, parameters: dict[str, Tensor]) -> None:
-    wanted = network.state_dict()
-    _refuse("missing", wanted.keys() - parameters.keys())
-    _refuse("unexpected", parameters.keys() - wanted.keys())
-    _refuse("of another shape", {k for k, v in wanted.items() if v.shape != parameters[k].shape})
-    _refuse("not finite", {k for k, v in parameters.items() if not torch.isfinite(v).all()})
-    network.load_state_dict(parameters, strict=True)
-
-
-def _refuse(what: str, names: set[str]) -> None:
-    if names:
-        shown = ", ".join(sorted(names)[:_NAMED])
-        raise ModelUnusableError(
-            field="weights.file", reason=f"{len(names)} parameters {what}: {shown}"
         )

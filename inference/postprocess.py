@@ -6,6 +6,7 @@ their probabilities cross, and not on the edge of a coarse voxel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +95,26 @@ def labels_on_reference(
         target = labels[start : start + block.shape[1], rows.target, columns.target]
         target[...] = block.argmax(dim=0).numpy()
     return labels
+
+
+def clip(
+    labels: NDArray[np.uint8], brain: Callable[[Grid], NDArray[np.bool_]], reference: Grid
+) -> None:
+    """Set labels outside the brain to background, in place; only their box is looked at."""
+    used = np.argwhere(labels)
+    if used.size == 0:
+        return
+    first, last = used.min(axis=0), used.max(axis=0)
+    box = tuple(slice(low, high + 1) for low, high in zip(first, last, strict=True))
+    matrix = reference.index_to_lps_mm.copy()
+    matrix[:3, 3] = reference.lps_mm(first.astype(np.float64))
+    shape = tuple(int(count) for count in last - first + 1)
+    part = Grid(
+        shape=(shape[0], shape[1], shape[2]),
+        index_to_lps_mm=matrix,
+        frame_of_reference_uid=reference.frame_of_reference_uid,
+    )
+    labels[box][~brain(part)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,14 +1,79 @@
-"""The one public function of this package: volumes and a model give a label map."""
+"""The one public function of this package: volumes and a model give a label map, and findings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-from converters.volume import LabelMap, Role, Volume
-from inference import postprocess, preprocess, windows
-from inference.errors import ChannelMissingError
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.volume import Grid, LabelMap, Role, Volume
+from inference import brain_mask, plausibility, postprocess, preprocess, windows
+from inference.brain_mask import BrainMask
+from inference.errors import ChannelFieldOfViewError, ChannelMissingError, ModelUnusableError
+from inference.manifest import Manifest
 from inference.model import LoadedModel
+from inference.plausibility import Plausibility
 from inference.windows import Progress
+
+# Of the brain within a series' field of view. The lower brainstem is often cut off, which costs
+# a few per cent; a fifth missing is a slab.
+USUAL_COVERAGE = 0.95
+LEAST_COVERAGE = 0.80
+
+_MARGIN_MM = 2.0  # half a voxel of the mask's grid: a tumour at the surface must not be cut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What a reader of the result has to know about its input; the code is kept for ever."""
+
+    code: str
+    sentence: str
+
+    def __str__(self) -> str:
+        """Return both, as the page shows them."""
+        return f"{self.code}: {self.sentence}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prediction:
+    """What a model found, and what was found out about its input on the way.
+
+    Parameters
+    ----------
+    label_map : LabelMap
+        On the grid of the reference volume.
+    notes : tuple of Note
+        What a reader of the result has to know.
+    brain_ml : float or None
+        How much brain the images show, with its CSF; None where no mask was made.
+    mask_source : str
+        ``network``, ``input`` (the images came stripped) or '' (no mask was made).
+    coverage : mapping of role to float
+        Which share of the brain each series shows, 0 to 1.
+    plausibility : Plausibility
+        How well the images fit their roles.
+    """
+
+    label_map: LabelMap
+    notes: tuple[Note, ...]
+    brain_ml: float | None
+    mask_source: str
+    coverage: Mapping[Role, float]
+    plausibility: Plausibility
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Input:
+    """What was found out before the network ran."""
+
+    notes: tuple[Note, ...]
+    brain: BrainMask | None
+    coverage: Mapping[Role, float]
+    plausibility: Plausibility
 
 
 def predict(
@@ -17,14 +82,14 @@ def predict(
     *,
     reference_role: Role,
     progress: Progress | None = None,
-) -> LabelMap:
+) -> Prediction:
     """Return what the model finds, on the grid of the reference volume.
 
     Parameters
     ----------
     volumes : sequence of Volume
         One per input of the model, in any order, each on its own grid, all in one patient frame.
-        Volumes of other roles are left aside.
+        Volumes of other roles are left aside; roles that the manifest allows to miss may be absent.
     model : LoadedModel
         The model to run.
     reference_role : str
@@ -34,34 +99,109 @@ def predict(
 
     Returns
     -------
-    LabelMap
-        Labels, segments and model id as the manifest declares them. The same volumes give the
-        same labels on the same machine.
+    Prediction
+        Labels, segments and model id as the manifest declares them, and the findings. The same
+        volumes give the same labels on the same machine.
 
     Raises
     ------
     ChannelMissingError
-        An input of the model is absent, or the reference is.
+        An input of the model is absent that it needs, or the reference is.
+    ModelUnusableError
+        The model needs stripped images and no brain mask network was loaded.
+    BrainNotFoundError, ChannelImplausibleError, ChannelFieldOfViewError
+        The images are no brain, not what they were taken for, or show too little of it.
     DeviceMemoryError
         Too little memory.
     InvalidOutputError
         The network's output is not finite or has the wrong shape.
     """
     manifest = model.manifest
-    by_role = {volume.role: volume for volume in volumes}
-    needed = (*manifest.roles, reference_role)
-    if not by_role.keys() >= set(needed):
-        expected = ", ".join(dict.fromkeys(needed))
-        raise ChannelMissingError(expected=expected, found=", ".join(sorted(by_role)) or "none")
-    ordered = [by_role[role] for role in manifest.roles]
-    prepared = preprocess.prepare(ordered, by_role[reference_role].grid, manifest)
+    by_role = _present(volumes, manifest, reference_role)
+    reference = by_role[reference_role].grid
+    checked = _checked(by_role, reference, model)
+    brain = checked.brain if manifest.space.skull == "stripped" else None
+    ordered = [by_role.get(role) for role in manifest.roles]
+    prepared = preprocess.prepare(
+        ordered, reference, manifest, brain=None if brain is None else _with_margin(brain)
+    )
     scores = windows.run(prepared.channels, model, progress)
     labels = postprocess.labels_on_reference(
         scores, prepared.grid, prepared.reference, manifest.output_indices
     )
-    return LabelMap(
-        labels=labels,
-        grid=prepared.reference,
-        segments=manifest.segments,
-        model_id=manifest.model_id,
+    if brain is not None:
+        postprocess.clip(labels, _with_margin(brain), reference)
+    label_map = LabelMap(
+        labels=labels, grid=reference, segments=manifest.segments, model_id=manifest.model_id
     )
+    found = checked.brain
+    return Prediction(
+        label_map=label_map,
+        notes=checked.notes,
+        brain_ml=None if found is None else found.volume_ml,
+        mask_source="" if found is None else found.source,
+        coverage=checked.coverage,
+        plausibility=checked.plausibility,
+    )
+
+
+def _with_margin(brain: BrainMask) -> Callable[[Grid], NDArray[np.bool_]]:
+    return partial(brain.on, below_mm=-_MARGIN_MM)
+
+
+def _present(
+    volumes: Sequence[Volume], manifest: Manifest, reference_role: Role
+) -> dict[Role, Volume]:
+    """Return the volumes by role, once every one that is needed is there."""
+    wanted = dict.fromkeys((*manifest.roles, reference_role))
+    by_role = {volume.role: volume for volume in volumes if volume.role in wanted}
+    missing = wanted.keys() - by_role.keys()
+    if reference_role in missing or not missing <= set(manifest.missing_input.allowed):
+        found = ", ".join(sorted(volume.role for volume in volumes)) or "none"
+        raise ChannelMissingError(expected=", ".join(wanted), found=found)
+    return by_role
+
+
+def _checked(by_role: Mapping[Role, Volume], reference: Grid, model: LoadedModel) -> _Input:
+    """Return what the images show of the brain, and whether they fit their roles."""
+    notes = [_missing(role) for role in model.manifest.roles if role not in by_role]
+    if model.mask is None:
+        if model.manifest.space.skull == "stripped":
+            raise ModelUnusableError(
+                field="space.skull", reason="stripped images need a brain mask network"
+            )
+        return _Input(notes=tuple(notes), brain=None, coverage={}, plausibility=Plausibility())
+    volumes = list(by_role.values())
+    brain = brain_mask.find(volumes, reference, model.mask)
+    coverage = {volume.role: brain_mask.coverage(volume, brain) for volume in volumes}
+    verdict = plausibility.judge(brain_mask.samples(volumes, brain))
+    if not brain.is_usual:
+        notes.append(_unusual(brain))
+    notes.extend(
+        _uncovered(role, share) for role, share in coverage.items() if share < USUAL_COVERAGE
+    )
+    if verdict.doubt:
+        notes.append(Note(code="CHANNEL_DOUBTFUL", sentence=verdict.doubt))
+    return _Input(notes=tuple(notes), brain=brain, coverage=coverage, plausibility=verdict)
+
+
+def _missing(role: Role) -> Note:
+    sentence = f"there is no {role}; the model was run without it and is less exact"
+    return Note(code="INPUT_MISSING", sentence=sentence)
+
+
+def _unusual(brain: BrainMask) -> Note:
+    least_ml, most_ml = brain_mask.USUAL_ML
+    found = f"{brain.volume_ml:.0f} mL look like brain"
+    sentence = f"{found}, an adult's has {least_ml:.0f} to {most_ml:.0f} mL; check the input"
+    return Note(code="BRAIN_VOLUME_UNUSUAL", sentence=sentence)
+
+
+def _uncovered(role: Role, share: float) -> Note:
+    """Return the note for a series that cuts some of the brain off, or refuse it."""
+    if share < LEAST_COVERAGE:
+        raise ChannelFieldOfViewError(
+            role=role, share_percent=100 * share, least_percent=100 * LEAST_COVERAGE
+        )
+    sentence = f"{role} shows {100 * share:.0f} % of the brain; nothing is found where it ends"
+    return Note(code=ChannelFieldOfViewError.code, sentence=sentence)

@@ -6,7 +6,7 @@ interpolation would blur.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,23 +42,36 @@ class Prepared:
     reference: Grid
 
 
-def prepare(volumes: Sequence[Volume], reference: Grid, manifest: Manifest) -> Prepared:
+def prepare(
+    volumes: Sequence[Volume | None],
+    reference: Grid,
+    manifest: Manifest,
+    *,
+    brain: Callable[[Grid], NDArray[np.bool_]] | None = None,
+) -> Prepared:
     """Return the volumes, in the given order, as the network wants to see them.
 
     Parameters
     ----------
-    volumes : sequence of Volume
+    volumes : sequence of Volume or None
         One per input, in the network's channel order; each on its own grid, all in one patient
-        frame.
+        frame. A channel of zeros stands for None.
     reference : Grid
         The grid from which the model's grid derives and to which labels go back.
     manifest : Manifest
         Spacing and normalisation.
+    brain : callable, optional
+        Says which voxels of a grid are brain; the others become 0 before normalisation.
     """
     grid = model_grid(reference, manifest.space.spacing_mm)
+    outside = None if brain is None else ~brain(grid)
     channels = np.zeros((len(volumes), *grid.shape), dtype=np.float32)
     for channel, volume in zip(channels, volumes, strict=True):
+        if volume is None:
+            continue
         channel[...] = resample(volume, grid)
+        if outside is not None:
+            channel[outside] = 0.0
         normalise(channel, manifest.normalise)
     if manifest.infer.crop == "foreground":
         channels, grid = cropped(channels, grid)

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from node import case_commands
+
 if TYPE_CHECKING:
-    from node.rows import CaseRow
     from node.settings import Settings
 
 _DEFAULT_CONFIG = Path("config/node.toml")
 _ROLES = ("receive", "web", "work", "infer")
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 _config = click.option(
     "--config",
@@ -141,60 +143,33 @@ def echo(config: Path | None, names: tuple[str, ...]) -> None:
 @click.option("--limit", default=20, show_default=True, help="How many, newest first.")
 @click.pass_context
 def cases(ctx: click.Context, config: Path | None, limit: int, *, as_json: bool) -> None:
-    """List cases, or act on one: retry, cancel."""
-    from node.reading import LedgerReader
-
-    settings = _settings(config)
-    ctx.obj = settings
-    if ctx.invoked_subcommand is not None:
-        return
-    ledger = LedgerReader(settings.ledger_url)
-    rows = ledger.cases(limit=limit)
-    ledger.close()
-    if as_json:
-        click.echo(json.dumps([_plain(row) for row in rows], indent=2, default=str))
-        return
-    click.echo(f"{'case':<32}  {'state':<10}  {'opened':<19}  what")
-    for row in rows:
-        click.echo(f"{row.case_id:<32}  {row.state:<10}  {row.opened_at:%F %T}  {_what(row)}")
+    """List cases, or look at one and act on it."""
+    ctx.obj = _settings(config)
+    if ctx.invoked_subcommand is None:
+        case_commands.show_list(ctx.obj, limit, as_json=as_json)
 
 
-@cases.command()
-@click.argument("case_id")
-@click.pass_obj
-def retry(settings: Settings, case_id: str) -> None:
-    """Start a failed, rejected or cancelled case again where it stood."""
-    from node.jobs import Jobs
-    from node.ledger import Ledger
-    from node.pipeline import next_jobs
+for _command in case_commands.COMMANDS:
+    cases.add_command(_command)
 
-    ledger = Ledger(settings.ledger_url)
-    row = ledger.reopen(case_id)
-    jobs = Jobs(settings.jobs_url)
-    for job in next_jobs(row, ledger, settings.destinations):
-        jobs.submit(job)
-    click.echo(f"{case_id} goes on from {row.state}")
-
-
-@cases.command()
-@click.argument("case_id")
-@click.pass_obj
-def cancel(settings: Settings, case_id: str) -> None:
-    """Stop a case; what it has received stays."""
-    from node.cases import CaseState
-    from node.disposition import ending_of
-    from node.errors import CancelledByOperatorError
-    from node.jobs import Jobs
-    from node.ledger import Ledger
-
-    ledger = Ledger(settings.ledger_url)
-    ledger.end_case(case_id, ending_of(CancelledByOperatorError(), CaseState.CANCELLED))
-    Jobs(settings.jobs_url).cancel(case_id)
-    click.echo(f"{case_id} is cancelled")
 
 
 @main.command()
-@click.argument("dicom_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("dicom_dir", type=_FOLDER)
+@_config
+@_as_json
+def explain(dicom_dir: Path, config: Path | None, *, as_json: bool) -> None:
+    """Say which series of the studies below DICOM_DIR would serve, and why.
+
+    Reads headers alone and writes nothing. Ends with 0 where at least one study would run.
+    """
+    from node import explain as explaining
+
+    sys.exit(explaining.run(dicom_dir, _settings(config), as_json=as_json))
+
+
+@main.command()
+@click.argument("dicom_dir", type=_FOLDER)
 @click.option(
     "-o",
     "--out",
@@ -227,13 +202,6 @@ def demo(folder: Path, seed: int, *, once: bool) -> None:
     from node.demo import run
 
     sys.exit(run.run(folder, seed=seed, once=once))
-
-
-def _what(row: CaseRow) -> str:
-    if row.code:
-        return f"{row.code}: {row.sentence}"
-    volumes = (row.summary or {}).get("volumes_ml", {})
-    return ", ".join(f"{label} {volume:.1f} mL" for label, volume in volumes.items())
 
 
 def _plain(value: object) -> dict[str, Any]:

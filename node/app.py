@@ -176,7 +176,12 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
 
     stopping = _stop_signal()
     spool, ledger, manifest = _open(settings)
-    model = models.load(manifest, device=settings.model.device, threads=settings.model.threads)
+    model = models.load(
+        manifest,
+        device=settings.model.device,
+        threads=settings.model.threads,
+        mask_folder=settings.model.brain_mask_folder,
+    )
     detail: dict[str, Any] = {
         "model_id": manifest.model_id,
         "weights_sha256": manifest.weights_sha256,

@@ -111,24 +111,42 @@ class ReceivedInstance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesDecision:
-    """What one series of the study was taken for, and why; `role` is None for *other*."""
+    """What one acquisition of the study was taken for, and why; `role` is None for *other*.
+
+    `part` is '' where a series holds one acquisition; `geometry` says in words how its slices lie.
+    """
 
     series_instance_uid: str
+    part: str = ""
     description: str
     sequence: str
     role: Role | None
     score: float
+    runner_up: str = ""
     reason: str
+    geometry: str = ""
     instance_count: int
     is_whole: bool
     code: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesCount:
+    """How many instances of a series the PACS says it holds."""
+
+    modality: str
+    instance_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AssembledSeries:
-    """One series that serves as an input of the model."""
+    """One acquisition that serves as an input of the model.
+
+    `instances` are all of the series; `part` says which of its acquisitions is meant.
+    """
 
     series_instance_uid: str
+    part: str = ""
     role: Role
     instances: tuple[ReceivedInstance, ...]
 

@@ -6,18 +6,18 @@ whose job the engine has given up is failed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
 
-from pydicom.dataset import Dataset
 from sqlalchemy.exc import SQLAlchemyError
 
-from converters import sequences, series
-from converters.errors import CodedError, InputRejectedError
+from converters.errors import CodedError
+from converters.sequences import SeriesKey
+from converters.volume import Role
 from inference.manifest import Manifest
-from node import assemble, logs
-from node.assemble import Close, OpenCase, Refuse, Rules, SeriesFacts
+from node import assemble, logs, source
+from node.assemble import Close, Decision, Expectation, OpenCase, Rules, SeriesFacts, Wait
 from node.cases import (
     WORKING,
     AssembledSeries,
@@ -27,31 +27,56 @@ from node.cases import (
     SeriesDecision,
 )
 from node.disposition import ending_of
-from node.errors import JobCrashedError, NothingNewError
+from node.errors import ConfigError, JobCrashedError, NothingNewError
+from node.facts import FactReader, Site, read_facts
 from node.jobs import Jobs
 from node.pipeline import Parts, coded, finish_if_served, next_jobs
 from node.rows import CaseRow
-from node.settings import Assemble
-from node.spool import Spool
+from node.settings import Assemble, Settings
+
+__all__ = ["Closer", "open_case", "read_facts", "rules_of", "site_of"]
+
+Clock: TypeAlias = Callable[[], datetime]
 
 _BATCH = 1000
+_COMMON_ROLES: Final = ("flair", "t1", "t1gd", "t2")  # rules may speak of what the model leaves out
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class _Seen(NamedTuple):
+    """What a decision is based on; it holds only where nothing has changed since."""
+
+    instance_count: int
+    choices: Mapping[Role, SeriesKey]
 
 
 class Closer:
     """Closes cases and keeps them moving; `look` once a second, `tend` now and then."""
 
-    def __init__(self, parts: Parts, jobs: Jobs) -> None:
+    def __init__(self, parts: Parts, jobs: Jobs, *, clock: Clock = _utc_now) -> None:
         self._parts = parts
         self._ledger = parts.ledger
         self._jobs = jobs
         self._rules = rules_of(parts.manifest, parts.settings.assemble)
-        self._facts: dict[str, tuple[int, tuple[SeriesFacts, ...]]] = {}
+        self._facts = FactReader(parts.spool, site_of(parts.manifest, parts.settings))
+        self._source = source.from_settings(
+            parts.settings.source, calling_ae_title=parts.settings.receive.ae_title
+        )
+        self._clock = clock
+        self._open: dict[str, CaseRow] = {}
+        self._noted: dict[str, Wait] = {}
+        self._asked: dict[str, tuple[object, datetime]] = {}
 
     def look(self) -> None:
         """Ask about every open case once."""
-        for row in self._ledger.cases(CaseState.RECEIVING, limit=_BATCH):
+        rows = self._ledger.cases(CaseState.RECEIVING, limit=_BATCH)
+        self._forget_all_but(rows)
+        for row in rows:
             try:
-                self._look_at(row, datetime.now(UTC))
+                self._look_at(row, self._clock())
             except SQLAlchemyError:
                 raise  # no fault of the case: the next round does the same again
             except Exception as error:  # noqa: BLE001 - one open case; its neighbours go on
@@ -66,13 +91,21 @@ class Closer:
         case = open_case(row)
         if not assemble.is_worth_asking(case, self._rules, now):
             return
-        instances = self._ledger.study_instances(row.study_instance_uid)
-        decision = assemble.decide(case, self._facts_of(row, instances), self._rules, now)
-        if isinstance(decision, Close):
-            self._close(row, decision, len(instances))
-        elif isinstance(decision, Refuse):
+        expected = self._expected(case, now)
+        state = row.updated_at, row.last_received_at, row.released_at, expected
+        earlier, asked_at = self._asked.get(row.case_id, (None, now))
+        is_same = state == earlier
+        if is_same and not assemble.is_worth_asking(case, self._rules, now, asked_at):
+            return
+        decision, seen = self._decide(row, expected, now)
+        if isinstance(decision, Wait):
+            self._asked[row.case_id] = state, now
+            self._note(row, decision)
+        elif isinstance(decision, Close):
+            self._close(row, decision, seen)
+        else:
             ending = ending_of(decision.error, CaseState.REJECTED)
-            if self._end(row, ending, decision.decisions, len(instances)):
+            if self._end(row, ending, decision.decisions, seen):
                 logs.get().warning(
                     "case.rejected",
                     case_id=row.case_id,
@@ -80,29 +113,44 @@ class Closer:
                     sentence=ending.sentence,
                 )
 
+    def _decide(self, row: CaseRow, expected: Expectation, now: datetime) -> tuple[Decision, _Seen]:
+        case = open_case(row, self._ledger.choices(row.case_id))
+        instances = self._ledger.study_instances(row.study_instance_uid)
+        facts = self._facts_of(row, instances)
+        decision = assemble.decide(case, facts, self._rules, now, expected)
+        return decision, _Seen(len(instances), case.by_hand)
+
     def _end(
         self,
         row: CaseRow,
         ending: Ending,
         decisions: Iterable[SeriesDecision],
-        seen_instances: int,
+        seen: _Seen,
     ) -> bool:
         """End an open case; False when more has arrived and the next round decides anew."""
         ended = self._ledger.refuse_open_case(
-            row.case_id, ending, decisions, seen_instances=seen_instances
+            row.case_id,
+            ending,
+            decisions,
+            seen_instances=seen.instance_count,
+            seen_choices=seen.choices,
         )
         if ended:
             self._forget(row)
         return ended
 
-    def _close(self, row: CaseRow, decision: Close, seen_instances: int) -> None:
+    def _close(self, row: CaseRow, decision: Close, seen: _Seen) -> None:
         if self._changes_nothing(row, decision):
             ending = ending_of(NothingNewError(), CaseState.CANCELLED)
-            if self._end(row, ending, decision.decisions, seen_instances):
+            if self._end(row, ending, decision.decisions, seen):
                 logs.get().info("case.cancelled", case_id=row.case_id, code=ending.code)
             return
         closed = self._ledger.close_case(
-            decision.case, decision.decisions, decision.reason, seen_instances=seen_instances
+            decision.case,
+            decision.decisions,
+            decision.reason,
+            seen_instances=seen.instance_count,
+            seen_choices=seen.choices,
         )
         if closed:
             self._forget(row)
@@ -113,7 +161,7 @@ class Closer:
                 closed_by=decision.case.closed_by.value,
                 reason=decision.reason,
                 series_count=len(decision.decisions),
-                instance_count=seen_instances,
+                instance_count=seen.instance_count,
             )
             self._submit(self._ledger.case(row.case_id))
 
@@ -128,16 +176,32 @@ class Closer:
         )
 
     def _facts_of(self, row: CaseRow, instances: list[ReceivedInstance]) -> tuple[SeriesFacts, ...]:
-        """Return the facts of a study, read again only when something has arrived since."""
-        known = self._facts.get(row.case_id)
-        if known is not None and known[0] == len(instances):
-            return known[1]
-        facts = read_facts(instances, self._parts.spool)
-        self._facts[row.case_id] = (len(instances), facts)
-        return facts
+        return self._facts.of(row.case_id, instances)
+
+    def _expected(self, case: OpenCase, now: datetime) -> Expectation:
+        if self._source is None:
+            return assemble.NO_SOURCE
+        return self._source.expected(case.study_instance_uid, since=case.last_received_at, now=now)
+
+    def _note(self, row: CaseRow, decision: Wait) -> None:
+        """Write down what is waited for, when that has changed."""
+        if self._noted.get(row.case_id) != decision:
+            self._ledger.note_waiting(row.case_id, decision.reason, decision.decisions)
+            self._noted[row.case_id] = decision
+
+    def _forget_all_but(self, rows: Iterable[CaseRow]) -> None:
+        """Drop what is remembered of cases that others have ended meanwhile."""
+        now = {row.case_id: row for row in rows}
+        for case_id in self._open.keys() - now.keys():
+            self._forget(self._open[case_id])
+        self._open = now
 
     def _forget(self, row: CaseRow) -> None:
-        self._facts.pop(row.case_id, None)
+        self._facts.forget(row.case_id)
+        self._noted.pop(row.case_id, None)
+        self._asked.pop(row.case_id, None)
+        if self._source is not None:
+            self._source.forget(row.study_instance_uid)
 
     def _submit(self, row: CaseRow) -> None:
         for job in next_jobs(row, self._ledger, self._parts.settings.destinations):
@@ -159,71 +223,55 @@ class Closer:
                 self._submit(current)
 
 
-def _members(series_of_case: Iterable[AssembledSeries]) -> set[tuple[str, str]]:
+def _members(series_of_case: Iterable[AssembledSeries]) -> set[tuple[str, str, str]]:
     return {
-        (one.role, instance.sop_instance_uid)
+        (one.role, one.part, instance.sop_instance_uid)
         for one in series_of_case
         for instance in one.instances
     }
 
 
-def open_case(row: CaseRow) -> OpenCase:
-    """Return what `assemble` has to know of a case."""
+def open_case(row: CaseRow, by_hand: Mapping[Role, SeriesKey] | None = None) -> OpenCase:
+    """Return what `assemble` has to know of a case, with what an operator chose for it."""
     return OpenCase(
         case_id=row.case_id,
         study_instance_uid=row.study_instance_uid,
         opened_at=row.opened_at,
         last_received_at=row.last_received_at,
+        released_at=row.released_at,
+        is_forced=row.completion_requested_at is not None,
+        by_hand=by_hand or {},
     )
 
 
 def rules_of(manifest: Manifest, waiting: Assemble) -> Rules:
     """Return what a model needs and how long to wait for it."""
+    missing = manifest.missing_input
     return Rules(
         roles=manifest.roles,
         reference_role=manifest.reference_role,
+        may_be_missing=frozenset(missing.allowed if missing.policy == "zero" else ()),
         settle_s=waiting.settle_s,
+        released_quiet_s=waiting.released_quiet_s,
         quiet_s=waiting.quiet_s,
         deadline_s=waiting.deadline_s,
+        deadline_action=waiting.deadline_action,
     )
 
 
-def read_facts(instances: Iterable[ReceivedInstance], spool: Spool) -> tuple[SeriesFacts, ...]:
-    """Return what the headers say about each series of a study."""
-    by_series: dict[str, list[ReceivedInstance]] = {}
-    for instance in instances:
-        by_series.setdefault(instance.series_instance_uid, []).append(instance)
-    return tuple(_series_facts(uid, tuple(many), spool) for uid, many in by_series.items())
+def site_of(manifest: Manifest, settings: Settings) -> Site:
+    """Return what the site says of its series.
 
-
-def _series_facts(
-    series_instance_uid: str, instances: tuple[ReceivedInstance, ...], spool: Spool
-) -> SeriesFacts:
-    files = [spool.instance_path(instance.path) for instance in instances]
-    header: Dataset | None = None
-    fault: InputRejectedError | None = None
-    try:
-        headers = series.read_headers(files)
-        header = headers[0]
-        series.stack_headers(headers, files)
-    except InputRejectedError as error:
-        fault = error
-    evidence = sequences.evidence_of(_first_readable(files) if header is None else header)
-    return SeriesFacts(
-        series_instance_uid=series_instance_uid,
-        description=evidence.description[:64],
-        evidence=evidence,
-        instances=instances,
-        fault=fault,
-    )
-
-
-def _first_readable(files: Sequence[Path]) -> Dataset:
-    """Return the header of the first file that has one, an empty one when none has."""
-    for file in files:
-        try:
-            (header,) = series.read_headers([file])
-        except InputRejectedError:
-            continue
-        return header
-    return Dataset()
+    Raises
+    ------
+    ConfigError
+        A rule names a role that neither the model nor anybody else knows.
+    """
+    known = {*manifest.roles, *_COMMON_ROLES}
+    rules = tuple(one.as_rule() for one in settings.assemble.series_rules)
+    for rule in rules:
+        if rule.role is not None and rule.role not in known:
+            among = ", ".join([*sorted(known), "other"])
+            reason = f"assemble.series_rules {rule.name!r}: role is none of {among}"
+            raise ConfigError(reason=reason)
+    return Site(rules=rules, limits=settings.geometry.as_limits())

@@ -6,13 +6,14 @@ from enum import StrEnum
 
 from converters.errors import CodedError, EncodingError, InputRejectedError
 from inference.errors import (
-    ChannelMissingError,
     DeviceMemoryError,
+    InputUnfitError,
     InvalidOutputError,
     ModelUnusableError,
 )
 from node.cases import CaseState, Ending
 from node.errors import (
+    CaseDeadlineError,
     LedgerUnavailableError,
     PeerRefusedError,
     PeerUnavailableError,
@@ -31,7 +32,7 @@ class Disposition(StrEnum):
 
 TABLE: tuple[tuple[type[CodedError], Disposition], ...] = (
     (InputRejectedError, Disposition.REJECT),
-    (ChannelMissingError, Disposition.REJECT),
+    (InputUnfitError, Disposition.REJECT),
     (EncodingError, Disposition.INVESTIGATE),
     (DeviceMemoryError, Disposition.RETRY),
     (ModelUnusableError, Disposition.INVESTIGATE),
@@ -40,6 +41,7 @@ TABLE: tuple[tuple[type[CodedError], Disposition], ...] = (
     (SpoolFullError, Disposition.RETRY),
     (SpoolUnwritableError, Disposition.RETRY),
     (LedgerUnavailableError, Disposition.RETRY),
+    (CaseDeadlineError, Disposition.REJECT),
     (PeerRefusedError, Disposition.INVESTIGATE),
 )
 

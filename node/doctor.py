@@ -222,6 +222,10 @@ def _model(model: Model) -> Finding:
     try:
         found = manifest.load(model.folder)
         found.verify()
+        if found.space.skull == "stripped":
+            from inference import mask_model  # noqa: PLC0415 - brings torch, which takes seconds
+
+            mask_model.load(model.brain_mask_folder)
     except ModelUnusableError as error:
         return _bad("model", str(error), error.advice)
     return _good("model", f"{found.model_id}, weights as declared")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -12,9 +11,10 @@ from pydicom.dataset import Dataset
 
 from converters import series
 from converters.seg import SegIdentity, build_segmentation, check_segmentation
+from converters.series import Stack
 from converters.volume import LabelMap
 from inference.manifest import Manifest
-from node.cases import AssembledCase, EncodedSeg, ReceivedInstance
+from node.cases import AssembledCase, EncodedSeg
 from node.spool import Spool
 from node.uids import derived_uid
 
@@ -40,10 +40,14 @@ def encode_case(
     ReadBackError
         What was written differs from the label map; nothing stands under the final name then.
     """
+    (reference,) = (one for one in case.series if one.role == case.reference_role)
     sources = series.stack(
-        [spool.instance_path(one.path) for one in _reference_instances(case)]
-    ).headers
-    seg = build_segmentation(label_map, sources, _identity(case, label_map, manifest))
+        [spool.instance_path(one.path) for one in reference.instances],
+        reference.part,
+        limits=None,  # it was found good before it was segmented
+    )
+    identity = _identity(case, label_map, manifest)
+    seg = build_segmentation(label_map, sources.headers, identity, sources.frames)
     final = spool.case_folder(case.case_id) / _FILE_NAME
     spool.publish(final, partial(_write_checked, seg, label_map, sources))
     content = final.read_bytes()
@@ -67,16 +71,9 @@ def series_description(label_map: LabelMap, manifest: Manifest) -> str:
     return f"{what}{found} - research use only"
 
 
-def _reference_instances(case: AssembledCase) -> tuple[ReceivedInstance, ...]:
-    (reference,) = (one for one in case.series if one.role == case.reference_role)
-    return reference.instances
-
-
-def _write_checked(
-    seg: Dataset, label_map: LabelMap, sources: Sequence[Dataset], part: Path
-) -> None:
+def _write_checked(seg: Dataset, label_map: LabelMap, sources: Stack, part: Path) -> None:
     seg.save_as(part, enforce_file_format=True)
-    check_segmentation(part, label_map, sources)
+    check_segmentation(part, label_map, sources.headers, sources.frames)
 
 
 def _identity(case: AssembledCase, label_map: LabelMap, manifest: Manifest) -> SegIdentity:

@@ -63,6 +63,12 @@ class LedgerUnavailableError(NodeError):
     advice = "Check the ledger's database and its disk; the sender may try again."
 
 
+class LedgerSchemaError(NodeError):
+    code = "LEDGER_SCHEMA"
+    sentence = "the ledger has schema version {found}, this program needs version {expected}"
+    advice = "Start the program that made it, or give this one a new ledger ([ledger] url)."
+
+
 class SopClassUnsupportedError(NodeError):
     code = "SOP_CLASS_UNSUPPORTED"
     sentence = "the SOP class of the instance is not the one that was negotiated"
@@ -93,6 +99,36 @@ class CaseUnknownError(NodeError):
     code = "CASE_UNKNOWN"
     sentence = "there is no such case"
     advice = "List the cases with `neuroseg cases`."
+
+
+class CaseNotOpenError(NodeError):
+    code = "CASE_NOT_OPEN"
+    sentence = "the case is {state}, expected {expected}"
+    advice = "Act on the newest revision of the study; cancel a case that works before changing it."
+
+
+class SeriesUnknownError(NodeError):
+    code = "SERIES_UNKNOWN"
+    sentence = "the study has no such series or part to serve as {role}"
+    advice = "Choose one of the series and parts that the case lists."
+
+
+class SeriesTakenError(NodeError):
+    code = "SERIES_CHOSEN_TWICE"
+    sentence = "one series was chosen for {first} and for {second}"
+    advice = "Choose another series for one of the two."
+
+
+class RoleUnknownError(NodeError):
+    code = "ROLE_UNKNOWN"
+    sentence = "the model has no such input, expected one of {roles}"
+    advice = "Choose series for the inputs of the model only."
+
+
+class CaseDeadlineError(NodeError):
+    code = "CASE_DEADLINE"
+    sentence = "the study was not complete at its deadline: {missing}"
+    advice = "Send what is missing, complete the case by hand, or set deadline_action to process."
 
 
 class StudyCountError(NodeError):

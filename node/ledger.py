@@ -7,14 +7,16 @@ restart finds either the state before or the state after, never something in bet
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from node import tables, uids
+from converters.sequences import SeriesKey
+from converters.volume import Role
+from node import tables
 from node.cases import (
     AssembledCase,
     CaseState,
@@ -27,14 +29,13 @@ from node.cases import (
     check_move,
 )
 from node.errors import CaseUnknownError, InstanceConflictError
-from node.reading import LedgerReader
 from node.rows import CaseRow
+from node.steering import REOPENED, CaseSteering
 
 _case = tables.case
-_REOPENED = (CaseState.REJECTED, CaseState.FAILED)
 
 
-class Ledger(LedgerReader):
+class Ledger(CaseSteering):
     """The node's database, for the roles that write to it."""
 
     # -- receiving ---------------------------------------------------------------------------
@@ -66,7 +67,7 @@ class Ledger(LedgerReader):
 
     def _touch_case(self, connection: Connection, study: str, model_id: str, now: float) -> None:
         newest = connection.execute(
-            sa.select(_case.c.case_id, _case.c.revision, _case.c.state)
+            sa.select(_case)
             .where(_case.c.study_instance_uid == study, _case.c.model_id == model_id)
             .order_by(_case.c.revision.desc())
             .limit(1)
@@ -79,26 +80,7 @@ class Ledger(LedgerReader):
                 .values(last_received_at=now, updated_at=now)
             )
             return
-        if newest is not None and newest.state in _REOPENED:
-            connection.execute(
-                _case.update()
-                .where(_case.c.case_id == newest.case_id)
-                .values(state=CaseState.SUPERSEDED.value, updated_at=now)
-            )
-        revision = 1 if newest is None else newest.revision + 1
-        connection.execute(
-            _case.insert().values(
-                case_id=uids.case_id(study, model_id, revision),
-                study_instance_uid=study,
-                model_id=model_id,
-                revision=revision,
-                state=CaseState.RECEIVING.value,
-                opened_at=now,
-                last_received_at=now,
-                updated_at=now,
-                reason="",
-            )
-        )
+        self._open_revision(connection, newest, study, model_id, now=now)
 
     # -- moving a case -----------------------------------------------------------------------
 
@@ -139,11 +121,13 @@ class Ledger(LedgerReader):
         reason: str,
         *,
         seen_instances: int,
+        seen_choices: Mapping[Role, SeriesKey] | None = None,
     ) -> bool:
         """Record what a case consists of and why nothing more is waited for.
 
         Returns False, and changes nothing, when the case is no longer open or when more instances
-        of the study have arrived than the `seen_instances` that the decision is based on.
+        of the study have arrived than the `seen_instances` that the decision is based on, or when
+        an operator has chosen other series than the `seen_choices` (None: those do not count).
         """
         members = [
             {"case_id": case.case_id, "sop_instance_uid": one.sop_instance_uid, "role": series.role}
@@ -151,10 +135,12 @@ class Ledger(LedgerReader):
             for one in series.instances
         ]
         with self._engine.begin() as connection:
-            if not self._is_as_seen(connection, case.case_id, seen_instances):
+            if not self._is_as_seen(connection, case.case_id, seen_instances, seen_choices):
                 return False
             self._save_decisions(connection, case.case_id, decisions)
-            connection.execute(tables.case_instance.insert(), members)
+            own = tables.case_instance
+            connection.execute(own.delete().where(own.c.case_id == case.case_id))
+            connection.execute(own.insert(), members)
             values = {
                 "closed_at": time.time(),
                 "closed_by": case.closed_by.value,
@@ -171,17 +157,23 @@ class Ledger(LedgerReader):
         decisions: Iterable[SeriesDecision],
         *,
         seen_instances: int,
+        seen_choices: Mapping[Role, SeriesKey] | None = None,
     ) -> bool:
         """End a case that is still open; the same guard as `close_case`."""
         with self._engine.begin() as connection:
-            if not self._is_as_seen(connection, case_id, seen_instances):
+            if not self._is_as_seen(connection, case_id, seen_instances, seen_choices):
                 return False
             self._save_decisions(connection, case_id, decisions)
             self._end(connection, case_id, ending)
         return True
 
-    @staticmethod
-    def _is_as_seen(connection: Connection, case_id: str, seen_instances: int) -> bool:
+    def _is_as_seen(
+        self,
+        connection: Connection,
+        case_id: str,
+        seen_instances: int,
+        seen_choices: Mapping[Role, SeriesKey] | None,
+    ) -> bool:
         row = connection.execute(
             sa.select(_case.c.state, _case.c.study_instance_uid)
             .where(_case.c.case_id == case_id)
@@ -194,7 +186,9 @@ class Ledger(LedgerReader):
             .select_from(tables.instance)
             .where(tables.instance.c.study_instance_uid == row.study_instance_uid)
         ).scalar_one()
-        return bool(held == seen_instances)
+        if held != seen_instances or seen_choices is None:
+            return bool(held == seen_instances)
+        return self._choices(connection, case_id) == dict(seen_choices)
 
     def end_case(self, case_id: str, ending: Ending) -> None:
         """Reject, fail or cancel a case with its reason; where it stood is kept for a retry."""
@@ -211,6 +205,8 @@ class Ledger(LedgerReader):
             "advice": ending.advice,
             "resume_state": stood,
         }
+        if stood == CaseState.RECEIVING:
+            values["reason"] = ""  # what it waited for
         self._move(connection, case_id, ending.state, values)
 
     def reopen(self, case_id: str) -> CaseRow:
@@ -222,6 +218,7 @@ class Ledger(LedgerReader):
             "sentence": None,
             "advice": None,
             "resume_state": None,
+            "completion_requested_at": None,
             "run": row.run + 1,
         }
         self.move(case_id, stood, **values)
@@ -229,7 +226,7 @@ class Ledger(LedgerReader):
 
     def supersede_earlier(self, case: CaseRow) -> None:
         """Mark the ended revisions before this one as superseded."""
-        ended = [CaseState.DELIVERED, *_REOPENED, CaseState.CANCELLED]
+        ended = [CaseState.DELIVERED, *REOPENED, CaseState.CANCELLED]
         with self._engine.begin() as connection:
             connection.execute(
                 _case.update()
@@ -241,17 +238,6 @@ class Ledger(LedgerReader):
                 )
                 .values(state=CaseState.SUPERSEDED.value, updated_at=time.time())
             )
-
-    @staticmethod
-    def _save_decisions(
-        connection: Connection, case_id: str, decisions: Iterable[SeriesDecision]
-    ) -> None:
-        connection.execute(
-            tables.case_series.delete().where(tables.case_series.c.case_id == case_id)
-        )
-        values = [{"case_id": case_id, **asdict(decision)} for decision in decisions]
-        if values:
-            connection.execute(tables.case_series.insert(), values)
 
     # -- attempts, results, receipts ---------------------------------------------------------
 

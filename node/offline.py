@@ -9,30 +9,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
 from converters.errors import CodedError
 from converters.volume import LabelMap
 from inference import manifest as manifests
 from inference import model as models
-from node import assemble, closing
+from node import assemble, closing, explain, facts, folder, series_table
 from node.assemble import Close, Refuse
-from node.cases import AssembledCase, CaseState, SeriesDecision
+from node.cases import AssembledCase, CaseState
 from node.disposition import ending_of
-from node.errors import InstanceUnreadableError, StudyCountError
+from node.errors import StudyCountError
 from node.ledger import Ledger
 from node.pipeline import Parts, Pipeline, next_jobs
 from node.receive.instance import Intake, Offer
 from node.rows import CaseRow
 from node.segment import segment_case
-from node.settings import Assemble, Settings
+from node.settings import Settings
 from node.spool import Spool
 
 _RESULTS = ("seg.dcm", "labels.nii.gz", "channels.nii.gz", "preview.png")
-_META_START = 132 + 12  # preamble and prefix, then the group length element itself
 _BLOCK = 2**20
-_IDENTIFIERS = ["SOPClassUID", "SOPInstanceUID"]
 
 
 def run(dicom_dir: Path, out: Path, settings: Settings) -> int:
@@ -59,7 +55,7 @@ def _run_stages(dicom_dir: Path, settings: Settings, spool: Spool, ledger: Ledge
         model_id=manifest.model_id,
         limit_bytes=settings.receive.max_instance_bytes,
     )
-    _take_in(dicom_dir, intake)
+    _take_in(dicom_dir, intake, settings.receive.max_instance_bytes)
     studies = ledger.cases(CaseState.RECEIVING)
     if len(studies) != 1:
         raise StudyCountError(count=len(studies))
@@ -70,33 +66,32 @@ def _run_stages(dicom_dir: Path, settings: Settings, spool: Spool, ledger: Ledge
     return ledger.case(row.case_id)
 
 
-def _take_in(dicom_dir: Path, intake: Intake) -> None:
+def _take_in(dicom_dir: Path, intake: Intake, limit_bytes: int) -> None:
     """Put every DICOM file below a folder into the spool; say which were left out and why."""
     taken = 0
-    for path in sorted(path for path in dicom_dir.rglob("*") if path.is_file()):
+    for path in folder.files_below(dicom_dir):
         try:
-            _take_in_file(path, intake)
+            _take_in_file(path, intake, limit_bytes)
             taken += 1
         except CodedError as error:
             click.echo(f"left out {path.name}: {error.code}: {error}", err=True)
+        except OSError as error:
+            click.echo(f"left out {path.name}: {error.strerror}", err=True)
     click.echo(f"{taken} instances read")
 
 
-def _take_in_file(path: Path, intake: Intake) -> None:
-    try:
-        ds = dcmread(path, stop_before_pixels=True, specific_tags=_IDENTIFIERS)
-        offer = Offer(
-            sop_class_uid=str(ds.SOPClassUID),
-            sop_instance_uid=str(ds.SOPInstanceUID),
-            transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
-            calling_ae_title="OFFLINE",
+def _take_in_file(path: Path, intake: Intake, limit_bytes: int) -> None:
+    found = folder.read_file(path, limit_bytes=limit_bytes)
+    incoming = intake.begin(
+        Offer(
+            sop_class_uid=found.instance.sop_class_uid,
+            sop_instance_uid=found.instance.sop_instance_uid,
+            transfer_syntax_uid=found.instance.transfer_syntax_uid,
+            calling_ae_title=found.instance.calling_ae_title,
         )
-        start = _META_START + int(ds.file_meta.FileMetaInformationGroupLength)
-    except (InvalidDicomError, AttributeError, EOFError, ValueError) as error:
-        raise InstanceUnreadableError(reason="not a DICOM file with meta information") from error
-    incoming = intake.begin(offer)
+    )
     with path.open("rb") as file:
-        file.seek(start)
+        file.seek(found.start)
         while block := file.read(_BLOCK):
             incoming.write(block)
     intake.keep(incoming)
@@ -105,20 +100,18 @@ def _take_in_file(path: Path, intake: Intake) -> None:
 def _closed(row: CaseRow, parts: Parts) -> CaseRow:
     """Decide about the study as if nothing more could arrive, and print the series table."""
     instances = parts.ledger.study_instances(row.study_instance_uid)
-    at_once = Assemble(settle_s=0.0, quiet_s=0.0, deadline_s=0.0)
-    decision = assemble.decide(
-        closing.open_case(row),
-        closing.read_facts(instances, parts.spool),
-        closing.rules_of(parts.manifest, at_once),
-        datetime.now(UTC),
+    at_once = explain.at_once_of(parts.settings.assemble)
+    rules = closing.rules_of(parts.manifest, at_once)
+    known = facts.read_facts(
+        instances, parts.spool, closing.site_of(parts.manifest, parts.settings)
     )
+    decision = assemble.decide(closing.open_case(row), known, rules, datetime.now(UTC))
+    series_table.show(explain.rows_of(decision.decisions, known), rules.roles)
     if isinstance(decision, Close):
-        _print_table(decision.decisions)
         parts.ledger.close_case(
             decision.case, decision.decisions, decision.reason, seen_instances=len(instances)
         )
     elif isinstance(decision, Refuse):
-        _print_table(decision.decisions)
         ending = ending_of(decision.error, CaseState.REJECTED)
         parts.ledger.refuse_open_case(
             row.case_id, ending, decision.decisions, seen_instances=len(instances)
@@ -130,7 +123,10 @@ def _perform(row: CaseRow, parts: Parts) -> None:
     model_settings = parts.settings.model
     click.echo(f"model: {parts.manifest.title}")
     model = models.load(
-        parts.manifest, device=model_settings.device, threads=model_settings.threads
+        parts.manifest,
+        device=model_settings.device,
+        threads=model_settings.threads,
+        mask_folder=model_settings.brain_mask_folder,
     )
 
     def _segment(case: AssembledCase) -> LabelMap:
@@ -147,19 +143,13 @@ def _progress(done: int, total: int) -> None:
     click.echo(f"\r  window {done} of {total}{end}", nl=False)
 
 
-def _print_table(decisions: tuple[SeriesDecision, ...]) -> None:
-    click.echo(f"  {'role':<7}{'sequence':<18}{'images':>7}  why")
-    for one in decisions:
-        code = f" [{one.code}]" if one.code else ""
-        role = one.role or "-"
-        click.echo(f"  {role:<7}{one.sequence:<18}{one.instance_count:>7}  {one.reason}{code}")
-
-
 def _report(row: CaseRow, out: Path) -> int:
+    summary = row.summary or {}
+    series_table.show_findings(summary)
     if row.state is not CaseState.DELIVERED:
         click.echo(f"{row.state}: {row.code}: {row.sentence}\n-> {row.advice}", err=True)
         return 1
-    for label, volume_ml in (row.summary or {})["volumes_ml"].items():
+    for label, volume_ml in summary["volumes_ml"].items():
         click.echo(f"  {label:<44}{volume_ml:>8.1f} mL")
     click.echo(f"written to {out}: {', '.join(_RESULTS)}\nResearch use only.")
     return 0

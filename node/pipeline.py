@@ -20,14 +20,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from sqlalchemy.exc import SQLAlchemyError
 
 from converters.errors import CodedError
 from converters.preview import render_preview
-from converters.volume import MM3_PER_ML, LabelMap, Volume
+from converters.volume import LabelMap
 from inference.manifest import Manifest
-from node import convert, disposition, logs
+from node import convert, disposition, findings, logs
 from node.cases import (
     WORKING,
     AssembledCase,
@@ -50,7 +49,6 @@ STARTS_FROM = {
     Stage.ENCODE: CaseState.SEGMENTED,
     Stage.DELIVER: CaseState.ENCODED,
 }
-LARGEST_BRAIN_ML = 2200.0  # adult brains with the liquor around them stay below 1900 mL
 _NEXT = {state: stage for stage, state in STARTS_FROM.items()}
 
 Segmenter = Callable[[AssembledCase], LabelMap]
@@ -159,7 +157,15 @@ class Pipeline:
 
     def _convert(self, row: CaseRow, _: Job) -> None:
         case = self._ledger.assembled(row.case_id)
-        convert.convert_case(case, self._parts.manifest.roles, self._parts.spool)
+        manifest, settings = self._parts.manifest, self._parts.settings
+        convert.convert_case(
+            case,
+            manifest.roles,
+            self._parts.spool,
+            align_by=settings.align,
+            limits=settings.geometry.as_limits(),
+            may_lack=manifest.missing_input.allowed,
+        )
         self._pass("convert:written")
         self._ledger.move(row.case_id, CaseState.ASSEMBLED)
         logs.get().info("case.assembled", case_id=row.case_id, series_count=len(case.series))
@@ -186,7 +192,7 @@ class Pipeline:
         final = parts.spool.case_folder(row.case_id) / "preview.png"
         parts.spool.publish(final, lambda part: part.write_bytes(picture))
         self._pass("encode:written")
-        self._ledger.save_result(seg, summary=_summary(case, reference, label_map, parts.manifest))
+        self._ledger.save_result(seg, summary=_summary(case, label_map, parts.spool))
         logs.get().info("seg.encoded", case_id=row.case_id, byte_count=seg.byte_count)
 
     def _deliver(self, row: CaseRow, job: Job) -> None:
@@ -253,25 +259,20 @@ def coded(error: Exception) -> CodedError:
     return UnforeseenError(kind=type(error).__name__, place=logs.place_of(error))
 
 
-def _summary(
-    case: AssembledCase, reference: Volume, label_map: LabelMap, manifest: Manifest
-) -> dict[str, Any]:
+def _summary(case: AssembledCase, label_map: LabelMap, spool: Spool) -> dict[str, Any]:
     by_number = label_map.volumes_ml()
     return {
         "volumes_ml": {one.label: round(by_number[one.number], 3) for one in label_map.segments},
         "reference_role": case.reference_role,
-        "notes": _notes(reference, manifest),
+        "notes": findings.notes(case, spool),
+        "alignment": [
+            {
+                "role": motion.role,
+                "is_applied": motion.is_applied,
+                "shift_mm": round(motion.shift_mm, 2),
+                "rotation_deg": round(motion.rotation_deg, 2),
+                "reason": motion.reason,
+            }
+            for motion in convert.read_alignment(case, spool)
+        ],
     }
-
-
-def _notes(reference: Volume, manifest: Manifest) -> list[str]:
-    """Return what a reader of the result has to know about its input."""
-    filled_ml = (
-        np.count_nonzero(reference.intensities) * reference.grid.voxel_volume_mm3 / MM3_PER_ML
-    )
-    if manifest.space.skull != "stripped" or filled_ml <= LARGEST_BRAIN_ML:
-        return []
-    found = f"{filled_ml:.0f} mL of the image are not zero"
-    expected = f"a brain has at most {LARGEST_BRAIN_ML:.0f} mL"
-    advice = "this model needs skull-stripped input; do not rely on the result"
-    return [f"INPUT_NOT_STRIPPED: {found}, {expected}; {advice}"]

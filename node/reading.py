@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from converters.sequences import SeriesKey
+from converters.volume import Role
 from node import rows, tables
 from node.cases import (
     AssembledCase,
@@ -147,11 +149,15 @@ class LedgerReader:
             )
             for one in found:
                 by_role.setdefault(one.role, []).append(rows.received_instance(one))
+        part_of = {one.role: one.part for one in self.decisions(case_id) if one.role is not None}
         if not by_role or row.closed_by is None or row.reference_role is None:
             raise CaseUnknownError
         series = tuple(
             AssembledSeries(
-                series_instance_uid=many[0].series_instance_uid, role=role, instances=tuple(many)
+                series_instance_uid=many[0].series_instance_uid,
+                part=part_of[role],
+                role=role,
+                instances=tuple(many),
             )
             for role, many in by_role.items()
         )
@@ -174,6 +180,20 @@ class LedgerReader:
             table.c.role,
             table.c.description,
         )
+
+    def choices(self, case_id: str) -> dict[Role, SeriesKey]:
+        """Return the series that an operator chose by hand for a case, by role."""
+        with self._reading() as connection:
+            return self._choices(connection, case_id)
+
+    @staticmethod
+    def _choices(connection: Connection, case_id: str) -> dict[Role, SeriesKey]:
+        table = tables.case_choice
+        query = sa.select(table).where(table.c.case_id == case_id).order_by(table.c.role)
+        return {
+            row.role: SeriesKey(row.series_instance_uid, row.part)
+            for row in connection.execute(query)
+        }
 
     def attempts(self, case_id: str) -> list[AttemptRow]:
         """Return every attempt of a case, first to last."""

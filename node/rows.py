@@ -24,7 +24,8 @@ from node.cases import (
 class CaseRow:
     """A case as the ledger knows it; times are aware UTC, `summary` is what the page shows.
 
-    `run` counts how often an operator had it started again, so that its jobs get new names.
+    `run` counts how often an operator had it started again, so that its jobs get new names;
+    `released_at` is when the last association that brought instances of it was released.
     """
 
     case_id: str
@@ -34,6 +35,8 @@ class CaseRow:
     state: CaseState
     opened_at: datetime
     last_received_at: datetime
+    released_at: datetime | None = None
+    completion_requested_at: datetime | None = None
     updated_at: datetime
     closed_at: datetime | None
     closed_by: ClosedBy | None

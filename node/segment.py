@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 from converters.volume import LabelMap
 from inference.model import LoadedModel
-from inference.predict import predict
-from node import convert
+from inference.predict import Prediction, predict
+from node import convert, findings
 from node.cases import AssembledCase
 from node.spool import Spool
 
@@ -18,14 +20,27 @@ def segment_case(
     spool: Spool,
     progress: Callable[[int, int], None] | None = None,
 ) -> LabelMap:
-    """Return the labels of a converted case on its reference series' grid.
+    """Return the labels of a converted case on its reference series' grid; keep the findings.
 
     Raises
     ------
     InferenceError
-        The model does not fit the input, or its output cannot be used.
+        The input is not what the model can work on, the model does not fit it, or its output
+        cannot be used.
     """
     volumes = convert.read_volumes(case, spool)
-    return predict(
+    prediction = predict(
         list(volumes.values()), model, reference_role=case.reference_role, progress=progress
     )
+    findings.write(_content(prediction), case, spool)
+    return prediction.label_map
+
+
+def _content(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "notes": [str(note) for note in prediction.notes],
+        "brain_ml": prediction.brain_ml,
+        "mask_source": prediction.mask_source,
+        "coverage": dict(prediction.coverage),
+        "plausibility": asdict(prediction.plausibility),
+    }

@@ -28,6 +28,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from converters import gate
+from converters.sequence_rules import Condition, Rule
+from converters.volume import Role
 from node.cases import Transport
 from node.errors import ConfigError
 
@@ -80,19 +83,81 @@ class Spool(_Branch):
     free_floor_bytes: int = Field(default=2 * 2**30, ge=0)
 
 
+class SeriesCondition(_Branch):
+    """What one attribute of a series must be; see `converters.sequence_rules.Condition`."""
+
+    matches: str | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    any_of: tuple[str, ...] = ()
+    none_of: tuple[str, ...] = ()
+    is_present: bool | None = None
+
+
+class SeriesRule(_Branch):
+    """A series whose attributes are as asked serves `role`, or none: ``other``."""
+
+    name: str = Field(min_length=1, max_length=64)
+    role: Role = Field(pattern=r"^[a-z][a-z0-9_]{0,15}$")
+    where: dict[str, SeriesCondition]
+
+    @model_validator(mode="after")
+    def _can_hold(self) -> Self:
+        self.as_rule()
+        return self
+
+    def as_rule(self) -> Rule:
+        """Return the rule as `converters` applies it; raises ``ValueError`` for an impossible one.
+
+        Whether a role is one of the model's is checked where the model is known.
+        """
+        where = {keyword: Condition(**dict(one)) for keyword, one in self.where.items()}
+        return Rule(name=self.name, role=None if self.role == "other" else self.role, where=where)
+
+
 class Assemble(_Branch):
-    """When a study is complete."""
+    """When a study is complete, and what the site says of its series."""
 
     poll_s: Seconds = 1.0
     settle_s: Seconds = 3.0
+    released_quiet_s: Seconds = 15.0
     quiet_s: Seconds = 60.0
     deadline_s: Seconds = 3600.0
+    deadline_action: Literal["process", "refuse"] = "process"
+    series_rules: tuple[SeriesRule, ...] = ()
+
+
+class Geometry(_Branch):
+    """What the image of a head may measure; see `converters.gate.Limits`."""
+
+    finest_mm: float = Field(default=gate.DEFAULT.finest_mm, gt=0)
+    coarsest_mm: float = Field(default=gate.DEFAULT.coarsest_mm, gt=0)
+    narrowest_mm: float = Field(default=gate.DEFAULT.narrowest_mm, ge=0)
+    widest_mm: float = Field(default=gate.DEFAULT.widest_mm, gt=0)
+    longest_mm: float = Field(default=gate.DEFAULT.longest_mm, gt=0)
+    coverage_mm: float = Field(default=gate.DEFAULT.coverage_mm, ge=0)
+    fewest_slices: int = Field(default=gate.DEFAULT.fewest_slices, ge=1)
+    content_ml: float = Field(default=gate.DEFAULT.content_ml, ge=0)
+    blank_slices: int = Field(default=gate.DEFAULT.blank_slices, ge=0)
+
+    def as_limits(self) -> gate.Limits:
+        """Return them as `converters` applies them."""
+        return gate.Limits(**dict(self))
+
+
+class Align(_Branch):
+    """How the series of a study are brought together."""
+
+    registration: Literal["auto", "off"] = "auto"
+    largest_shift_mm: float = Field(default=60.0, gt=0)
+    largest_rotation_deg: float = Field(default=30.0, gt=0, le=90)
 
 
 class Model(_Branch):
     """Which model the node serves; `folder` holds model.toml and the weights."""
 
     folder: Path = Path("models/demo-glioma")
+    brain_mask_folder: Path = Path("models/brain-mask")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0)
 
@@ -120,6 +185,29 @@ class Delivery(_Branch):
     first_delay_s: Seconds = 10.0
     longest_delay_s: Seconds = 1800.0
     max_attempts: int = Field(default=200, ge=1)
+
+
+class Source(_Branch):
+    """The PACS that studies come from, asked how many instances they have."""
+
+    transport: Literal["none", "qido", "cfind"] = "none"
+    host: str = ""
+    port: Port = 0
+    ae_title: AeTitle = "PACS"
+    url: str = ""
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    bearer_token: SecretStr = SecretStr("")
+    timeout_s: float = Field(default=10.0, gt=0)
+    poll_s: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> Self:
+        if self.transport == "cfind" and not (self.host and self.port):
+            raise ValueError("a cfind source needs host and port")
+        if self.transport == "qido" and not _is_plain_url(self.url):
+            raise ValueError("a qido source needs an http(s) url without credentials in it")
+        return self
 
 
 def _is_plain_url(text: str) -> bool:
@@ -172,6 +260,9 @@ class Settings(BaseSettings):
     web: Web = Web()
     spool: Spool = Spool()
     assemble: Assemble = Assemble()
+    source: Source = Source()
+    geometry: Geometry = Geometry()
+    align: Align = Align()
     model: Model = Model()
     jobs: Jobs = Jobs()
     ledger: Ledger = Ledger()

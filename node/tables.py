@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from node.errors import LedgerUnavailableError
+from node.errors import LedgerSchemaError, LedgerUnavailableError
 
 metadata = sa.MetaData()
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 meta = sa.Table(
     "ledger_meta",
@@ -46,6 +46,8 @@ case = sa.Table(
     sa.Column("state", sa.String(16), nullable=False, index=True),
     sa.Column("opened_at", sa.Float, nullable=False),
     sa.Column("last_received_at", sa.Float, nullable=False),
+    sa.Column("released_at", sa.Float),
+    sa.Column("completion_requested_at", sa.Float),
     sa.Column("updated_at", sa.Float, nullable=False),
     sa.Column("closed_at", sa.Float),
     sa.Column("closed_by", sa.String(16)),
@@ -64,11 +66,14 @@ case_series = sa.Table(
     metadata,
     sa.Column("case_id", sa.String(32), primary_key=True),
     sa.Column("series_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("part", sa.String(64), primary_key=True),
     sa.Column("description", sa.String(64), nullable=False),
     sa.Column("sequence", sa.String(32), nullable=False),
     sa.Column("role", sa.String(16)),
     sa.Column("score", sa.Float, nullable=False),
+    sa.Column("runner_up", sa.String(64), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("geometry", sa.String(128), nullable=False),
     sa.Column("instance_count", sa.Integer, nullable=False),
     sa.Column("is_whole", sa.Boolean, nullable=False),
     sa.Column("code", sa.String(64)),
@@ -79,6 +84,14 @@ case_instance = sa.Table(
     sa.Column("case_id", sa.String(32), primary_key=True),
     sa.Column("sop_instance_uid", sa.String(64), primary_key=True),
     sa.Column("role", sa.String(16), nullable=False),
+)
+case_choice = sa.Table(
+    "case_choice",
+    metadata,
+    sa.Column("case_id", sa.String(32), primary_key=True),
+    sa.Column("role", sa.String(16), primary_key=True),
+    sa.Column("series_instance_uid", sa.String(64), nullable=False),
+    sa.Column("part", sa.String(64), nullable=False),
 )
 attempt = sa.Table(
     "attempt",
@@ -153,6 +166,8 @@ def open_engine(url: str) -> Engine:
     ------
     LedgerUnavailableError
         The database cannot be opened.
+    LedgerSchemaError
+        Its tables are those of another version; nothing in it is touched.
     """
     parsed = sa.make_url(url)
     if parsed.drivername == "postgresql":
@@ -175,9 +190,19 @@ def open_engine(url: str) -> Engine:
 
 def _create_tables(engine: Engine) -> None:
     with engine.begin() as connection:
+        _check_version(connection)
         metadata.create_all(connection)
         if connection.execute(sa.select(meta.c.schema_version)).first() is None:
             connection.execute(meta.insert().values(schema_version=SCHEMA_VERSION))
+
+
+def _check_version(connection: Connection) -> None:
+    """Refuse tables of another version before the first of ours is added to them."""
+    if not sa.inspect(connection).has_table(meta.name):
+        return
+    found = connection.execute(sa.select(meta.c.schema_version)).scalar()
+    if found is not None and found != SCHEMA_VERSION:
+        raise LedgerSchemaError(found=found, expected=SCHEMA_VERSION)
 
 
 def database_clock(engine: Engine) -> sa.TextClause:

@@ -22,6 +22,7 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "demo-glioma"
+BRAIN_MASK = ROOT / "models" / "brain-mask"
 PLAIN = (sys.executable, "-m", "node")
 _MR = "1.2.840.10008.5.1.4.1.1.4"
 _EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -79,7 +80,7 @@ class RunningNode:
             "web": f"port = {self.web_port}",
             "spool": f"path = '{self.spool}'\nfree_floor_bytes = 0",
             "assemble": "settle_s = 0.5\nquiet_s = 4.0\npoll_s = 0.2",
-            "model": f"folder = '{MODEL}'",
+            "model": f"folder = '{MODEL}'\nbrain_mask_folder = '{BRAIN_MASK}'",
             "jobs": "poll_s = 0.1\nsweep_s = 1.0\nheartbeat_timeout_s = 10.0",
             "delivery": "first_delay_s = 0.5\nlongest_delay_s = 2.0",
         }
@@ -185,7 +186,24 @@ class RunningNode:
 
 
 def push(paths: Iterable[Path], port: int, *, calling: str = "SCANNER") -> list[int]:
-    """Send MR instances over one association; return each one's status, -1 when it broke."""
+    """Send MR instances; return each one's status, -1 for what stayed without an answer.
+
+    What had no answer is sent once more over another association, as a PACS does: a sender made of
+    pynetdicom may lose an answer that arrives while its own reactor has not come to rest.
+    """
+    wanted = list(paths)
+    statuses = _push_once(wanted, port, calling)
+    lost = [index for index, status in enumerate(statuses) if status == -1]
+    for index, status in zip(
+        lost, _push_once([wanted[index] for index in lost], port, calling), strict=True
+    ):
+        statuses[index] = status
+    return statuses
+
+
+def _push_once(paths: list[Path], port: int, calling: str) -> list[int]:
+    if not paths:
+        return []
     entity = AE(calling)
     entity.requested_contexts = [build_context(_MR, _EXPLICIT_VR_LITTLE_ENDIAN)]
     association = entity.associate("127.0.0.1", port, ae_title="NEUROSEG")

@@ -92,7 +92,8 @@ def _saved(ds: Dataset, path: Path) -> Path:
     return path
 
 
-def _copied(paths: Sequence[Path], folder: Path) -> list[Path]:
+def copied(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """Copy files as they are."""
     folder.mkdir(parents=True, exist_ok=True)
     return [Path(shutil.copy(path, folder / path.name)) for path in paths]
 
@@ -112,12 +113,12 @@ def _move(ds: Dataset, by_mm: np.ndarray[tuple[int], np.dtype[np.float64]]) -> N
 
 def missing_slice(paths: Sequence[Path], folder: Path, index: int = 3) -> list[Path]:
     """Leave out a slice from within."""
-    return _copied([path for at, path in enumerate(paths) if at != index], folder)
+    return copied([path for at, path in enumerate(paths) if at != index], folder)
 
 
 def duplicate_slice(paths: Sequence[Path], folder: Path, index: int = 3) -> list[Path]:
     """Add another instance at the position of a slice, as a second echo would."""
-    copies = _copied(paths, folder)
+    copies = copied(paths, folder)
     ds = dcmread(paths[index])
     ds.SOPInstanceUID = derived_uid(ds.SOPInstanceUID, "again")
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
@@ -257,7 +258,7 @@ def two_series_in_one(first: Sequence[Path], second: Sequence[Path], folder: Pat
     def edit(_: int, ds: Dataset) -> None:
         ds.SeriesInstanceUID = series_uid
 
-    return _copied(first, folder / "first") + edited(second, folder / "second", edit)
+    return copied(first, folder / "first") + edited(second, folder / "second", edit)
 
 
 # -- series that are unusual and whole ------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedMRImageStorage
 
 from converters.mr_writer import write_series
 from converters.seg import SegIdentity, build_segmentation, check_segmentation
@@ -82,6 +84,18 @@ def read_sources(folder: Path, shape: Shape) -> list[Dataset]:
     return [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
 
 
+def as_frames(sources: Sequence[Dataset], count: int) -> tuple[list[Dataset], list[int]]:
+    """Return the headers as those of the last frames of one enhanced instance, and their numbers.
+
+    `count` says how many frames it has.
+    """
+    flat = copy.deepcopy(list(sources))
+    for one in flat:
+        one.SOPClassUID, one.SOPInstanceUID = EnhancedMRImageStorage, "2.25.4711"
+        one.NumberOfFrames = count
+    return flat, list(range(count, count - len(flat), -1))
+
+
 def written(seg: Dataset, path: Path) -> Path:
     """Save an object and return where."""
     seg.save_as(path, enforce_file_format=True)
@@ -89,9 +103,13 @@ def written(seg: Dataset, path: Path) -> Path:
 
 
 def round_trip(
-    sources: Sequence[Dataset], folder: Path, labels: LabelMap, identity: SegIdentity = IDENTITY
+    sources: Sequence[Dataset],
+    folder: Path,
+    labels: LabelMap,
+    identity: SegIdentity = IDENTITY,
+    frames: Sequence[int] = (),
 ) -> Dataset:
     """Build, write, check and read back."""
-    path = written(build_segmentation(labels, sources, identity), folder / "seg.dcm")
-    check_segmentation(path, labels, sources)
+    path = written(build_segmentation(labels, sources, identity, frames), folder / "seg.dcm")
+    check_segmentation(path, labels, sources, frames)
     return pydicom.dcmread(path)

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,6 +39,24 @@ from node.spool import Spool
 from node.web.app import create_app
 
 MODEL_FOLDER = Path(__file__).parent.parent / "models" / "demo-glioma"
+GEOMETRY = "3 slices, 0.90 x 0.90 x 4.00 mm, axial, 2-D"
+ALIGNMENT = (
+    {
+        "role": "flair",
+        "is_applied": True,
+        "shift_mm": 7.42,
+        "rotation_deg": 3.1,
+        "reason": "moved by 7.4 mm and 3.1 degrees; mutual information 0.431 by the headers, "
+        "0.612 moved",
+    },
+    {
+        "role": "t2",
+        "is_applied": False,
+        "shift_mm": 0.1,
+        "rotation_deg": 0.0,
+        "reason": "headers kept: the best fit lies 0.1 mm away, which is not more than 0.5 mm",
+    },
+)
 ROLES = {"flair": "FLAIR", "t1": "T1w", "t1gd": "T1gd", "t2": "T2w"}
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -63,6 +81,22 @@ def picture(size: int = 480) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
+
+
+def unused(study: str, number: int, **changes: object) -> SeriesDecision:
+    """Return what became of a further series of a study, which no role needs."""
+    usual = SeriesDecision(
+        series_instance_uid=f"{study}.{number}",
+        description="ep2d_diff_3scan_trace_p2",
+        sequence="other: DWI",
+        role=None,
+        score=0.9,
+        reason="other: DWI: the image type says so",
+        geometry="22 slices, 1.20 x 1.20 x 6.50 mm, axial, 2-D",
+        instance_count=66,
+        is_whole=True,
+    )
+    return replace(usual, **changes)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -153,6 +187,8 @@ class WebNode:
                 sequence=sequence,
                 role=role,
                 score=0.97,
+                runner_up="PD 0.20" if role == "t2" else "",
+                geometry=GEOMETRY,
                 reason=f"echo, repetition and inversion times and the description say {sequence}",
                 instance_count=slices,
                 is_whole=True,
@@ -160,6 +196,11 @@ class WebNode:
             for number, (role, sequence) in enumerate(ROLES.items(), start=1)
             if role in roles
         ]
+
+    def wait(self, case_id: str, reason: str, *, more: Sequence[SeriesDecision] = ()) -> None:
+        """Note what an open case waits for."""
+        study = self.ledger.case(case_id).study_instance_uid
+        self.ledger.note_waiting(case_id, reason, [*self.decisions(study, roles=("flair",)), *more])
 
     def close(
         self, case_id: str, *, more: Sequence[SeriesDecision] = (), description: str = "{} axial"
@@ -224,7 +265,13 @@ class WebNode:
         volumes_ml = dict(
             zip((one.label for one in self.manifest.segments), (48.31, 0.42, 12.7), strict=True)
         )
-        self.ledger.save_result(seg, summary={"volumes_ml": volumes_ml, "reference_role": "t1gd"})
+        summary = {
+            "volumes_ml": volumes_ml,
+            "reference_role": "t1gd",
+            "alignment": ALIGNMENT,
+            "notes": ["INPUT_UNUSUAL: the image reaches beyond the head"],
+        }
+        self.ledger.save_result(seg, summary=summary)
         self.ledger.end_attempt(attempt_id, outcome="done")
         return seg
 

@@ -76,7 +76,7 @@ def send(
     """
     patience_s = destination.timeout_s + seg.byte_count / _SLOWEST_LINK_BYTES_PER_S
     contexts = [(UID(seg.sop_class_uid), [UID(seg.transfer_syntax_uid)])]
-    with _association(destination, calling_ae_title, contexts, patience_s) as assoc:
+    with open_association(destination, calling_ae_title, contexts, patience_s) as assoc:
         started = time.monotonic()
         try:
             answer = assoc.send_c_store(file)
@@ -115,7 +115,7 @@ def implementation_of(destination: Destination, *, calling_ae_title: str) -> str
     """Return the Implementation Class UID of a peer that answers C-ECHO; raises as `echo` does."""
     contexts = [(Verification, [ImplicitVRLittleEndian, ExplicitVRLittleEndian])]
     patience_s = destination.timeout_s
-    with _association(destination, calling_ae_title, contexts, patience_s) as assoc:
+    with open_association(destination, calling_ae_title, contexts, patience_s) as assoc:
         started = time.monotonic()
         try:
             answer = assoc.send_c_echo()
@@ -146,7 +146,7 @@ def _status(answer: Dataset, destination: Destination, waited_s: float, patience
 
 
 @contextmanager
-def _association(
+def open_association(
     destination: Destination,
     calling_ae_title: str,
     contexts: list[tuple[UID, list[UID]]],

@@ -65,7 +65,7 @@ def send(
     DICOM PS3.18 10.5 Store Transaction; PS3.18 I.2 Store Instances Response Module.
     """
     ds = pydicom.dcmread(file)  # elements stay as they are encoded, so the same bytes travel
-    with _client(destination, largest_body_bytes=seg.byte_count) as client:
+    with open_client(destination, largest_body_bytes=seg.byte_count) as client:
         answer = client.store_instances([ds])
         status = _stored_status(answer, seg.sop_instance_uid, destination)
     return DeliveryReceipt(
@@ -91,7 +91,7 @@ def echo(
     PeerUnavailableError, PeerRefusedError
         As for `send`.
     """
-    with _client(destination) as client:
+    with open_client(destination) as client:
         client.search_for_studies(limit=1)
 
 
@@ -115,7 +115,9 @@ class _Bearer(AuthBase):
 
 
 @contextmanager
-def _client(destination: Destination, *, largest_body_bytes: int = 0) -> Iterator[DICOMwebClient]:
+def open_client(
+    destination: Destination, *, largest_body_bytes: int = 0
+) -> Iterator[DICOMwebClient]:
     """Open a client; what goes wrong with it leaves as one of our errors, free of addresses."""
     with requests.Session() as session:
         session.auth = _credentials(destination)

@@ -141,6 +141,7 @@ free_floor_bytes = 0
 settle_s = 1.0
 [model]
 folder = '{model_folder()}'
+brain_mask_folder = '{model_folder().with_name("brain-mask")}'
 [[destinations]]
 name = "archive"
 transport = "dimse"

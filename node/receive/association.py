@@ -112,6 +112,7 @@ class _Messages(DIMSEServiceProvider):
         self._store: _Store | None = None
         self.stored_count = 0
         self.stored_bytes = 0
+        self.study_instance_uids: set[str] = set()
 
     def get_msg(
         self,
@@ -238,7 +239,7 @@ class _Messages(DIMSEServiceProvider):
     def _keep(self, incoming: IncomingInstance) -> None:
         started = time.monotonic()
         with self._upper_layer.busy():
-            self._intake.keep(incoming)
+            self.study_instance_uids.add(self._intake.keep(incoming))
         self.stored_count += 1
         self.stored_bytes += incoming.byte_count
         logs.get().debug(
@@ -291,6 +292,7 @@ class StoreAssociation(Association):
     def __init__(self, ae: ApplicationEntity, connection: socket.socket, intake: Intake) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         upper_layer = UpperLayer(self)
+        self._intake = intake
         self._messages = _Messages(self, upper_layer, intake)
         self.dimse = self._messages
         self.dul = upper_layer
@@ -307,12 +309,23 @@ class StoreAssociation(Association):
             super().run_reactor()
         finally:
             self._messages.discard()
+            self._hint()
             logs.get().info(
                 "association.closed",
                 instance_count=self._messages.stored_count,
                 byte_count=self._messages.stored_bytes,
                 duration_s=round(time.monotonic() - started, 3),
             )
+
+    def _hint(self) -> None:
+        """Say that the peer has hung up; one that was cut off has said nothing by it."""
+        studies = self._messages.study_instance_uids
+        if not (self.is_released and studies):
+            return
+        try:
+            self._intake.released(studies)
+        except NodeError as error:
+            logs.get().warning("release.lost", code=error.code, sentence=str(error))
 
     def hang_up(self) -> None:
         """End the association at once: abort, and do not wait for the peer."""

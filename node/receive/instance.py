@@ -11,7 +11,7 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -194,10 +194,11 @@ class Intake:
             self._spool.check_space()
         return IncomingInstance(offer, self._spool.new_part(), limit_bytes=self._limit_bytes)
 
-    def keep(self, incoming: IncomingInstance) -> None:
-        """Make a whole data set durable: file, name and row; one that is known stays as it is.
+    def keep(self, incoming: IncomingInstance) -> str:
+        """Make a whole data set durable and return its Study Instance UID.
 
-        Whatever is raised, no temporary file is left and the ledger is as before.
+        That is file, name and row; an instance that is known stays as it is. Whatever is raised,
+        no temporary file is left and the ledger is as before.
 
         Raises
         ------
@@ -221,6 +222,20 @@ class Intake:
                 self._record(incoming, identifiers, path, sha256)
         finally:
             incoming.discard()
+        return identifiers.study_instance_uid
+
+    def released(self, study_instance_uids: Collection[str]) -> None:
+        """Note that a peer which brought instances of these studies has properly hung up.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            The database refuses; the hint is lost, and the quiet period decides without it.
+        """
+        with self._own_turn(), _in_the_ledger():
+            self._ledger.record_release(
+                study_instance_uids, model_id=self._model_id, released_at=datetime.now(UTC)
+            )
 
     @contextmanager
     def _own_turn(self) -> Iterator[None]:

@@ -7,13 +7,14 @@ of a series) are passed on as they are; templates escape them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from converters.volume import Segment
 from inference.manifest import Manifest
+from node import series_table
 from node.cases import CaseState, DeliveryReceipt, EncodedSeg, SeriesDecision
 from node.reading import LedgerReader
 from node.rows import AttemptRow, CaseRow
@@ -40,6 +41,25 @@ class Sources:
     spool: Spool
     settings: Settings
     manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesView(SeriesDecision):
+    """A series with the number by which an operator names it; `is_chosen` by hand."""
+
+    number: int
+    is_chosen: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignmentView:
+    """How the series of a role was brought onto the reference; headers kept where not applied."""
+
+    role: str
+    is_applied: bool
+    shift_mm: float
+    rotation_deg: float
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +109,8 @@ class CaseView:
     """A case with everything that is known of it.
 
     `turnaround_s` is the time from the last image to the last receipt. `received_instances` counts
-    what arrived of the study so far, or what the case was closed with.
+    what arrived of the study so far, or what the case was closed with. `reason` is why it was
+    closed; while it is open, what it waits for stands in `waits_for` instead.
     """
 
     case_id: str
@@ -106,6 +127,7 @@ class CaseView:
     closed_at: datetime | None
     closed_by: str | None
     reason: str
+    waits_for: str
     reference_role: str | None
     code: str | None
     sentence: str | None
@@ -114,7 +136,9 @@ class CaseView:
     received_instances: int
     turnaround_s: float | None
     steps: tuple[StepView, ...]
-    series: tuple[SeriesDecision, ...]
+    series: tuple[SeriesView, ...]
+    alignment: tuple[AlignmentView, ...]
+    notes: tuple[str, ...]
     attempts: tuple[AttemptView, ...]
     receipts: tuple[ReceiptView, ...]
     results: tuple[ResultView, ...]
@@ -142,7 +166,9 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         received_instances=instance_count,
         turnaround_s=_turnaround_s(row, receipts),
         steps=progress.steps(row, attempts, now=now),
-        series=tuple(decisions),
+        series=_series(ledger, row, decisions),
+        alignment=_alignment(row),
+        notes=tuple((row.summary or {}).get("notes", ())),
         attempts=_attempts(row, attempts, now),
         receipts=tuple(_receipt(one) for one in receipts),
         results=tuple(_result(one) for one in ledger.results(row.case_id)),
@@ -155,11 +181,14 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
 def _of_row(row: CaseRow) -> dict[str, Any]:
     same = (
         *("case_id", "revision", "run", "model_id", "study_instance_uid", "opened_at"),
-        *("last_received_at", "updated_at", "closed_at", "reason", "reference_role"),
+        *("last_received_at", "updated_at", "closed_at", "reference_role"),
         *("code", "sentence", "advice", "summary"),
     )
+    is_open = row.state is CaseState.RECEIVING
     return {
         **{name: getattr(row, name) for name in same},
+        "reason": "" if is_open else row.reason,
+        "waits_for": row.reason if is_open else "",
         "short_id": row.case_id[:SHORT_ID_LENGTH],
         "url": f"/cases/{row.case_id}",
         "state": row.state.value,
@@ -171,9 +200,32 @@ def _received(
     ledger: LedgerReader, row: CaseRow, decisions: Sequence[SeriesDecision]
 ) -> tuple[int, int]:
     """Return how many series and instances arrived; counted one by one only while it is open."""
-    if decisions:
-        return len(decisions), sum(decision.instance_count for decision in decisions)
+    if decisions and row.state is not CaseState.RECEIVING:
+        series = {decision.series_instance_uid for decision in decisions}
+        return len(series), sum(decision.instance_count for decision in decisions)
     return ledger.received(row.study_instance_uid)
+
+
+def _series(
+    ledger: LedgerReader, row: CaseRow, decisions: Sequence[SeriesDecision]
+) -> tuple[SeriesView, ...]:
+    """Return what the series were taken for, in the order of the ledger."""
+    chosen = set(ledger.choices(row.case_id).values())
+    number_of = {
+        (one.decision.series_instance_uid, one.decision.part): one.number
+        for one in series_table.numbered(decisions)
+    }
+    keys = [(one.series_instance_uid, one.part) for one in decisions]
+    return tuple(
+        SeriesView(**asdict(one), number=number_of[key], is_chosen=key in chosen)
+        for key, one in zip(keys, decisions, strict=True)
+    )
+
+
+def _alignment(row: CaseRow) -> tuple[AlignmentView, ...]:
+    found = (row.summary or {}).get("alignment", ())
+    names = [field.name for field in fields(AlignmentView)]
+    return tuple(AlignmentView(**{name: one[name] for name in names}) for one in found)
 
 
 def _attempts(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import highdicom as hd
@@ -21,7 +22,7 @@ from converters.mr_writer import write_series
 from converters.seg import build_segmentation, check_segmentation
 from converters.volume import Grid, LabelMap, Shape, Volume
 from inference import manifest
-from tests import peers, seg_examples
+from tests import enhanced, peers, seg_examples
 from tests.phantoms import WrittenStudy
 
 SEGMENTS = manifest.load(Path(__file__).parents[2] / "models" / "demo-glioma").segments
@@ -37,18 +38,28 @@ class Written:
     path: Path
     label_map: LabelMap
     sources: Sequence[Dataset]
+    frames: Sequence[int]
     source_file: Path
 
 
-def written(labels: NDArray[np.uint8], files: Sequence[Path], folder: Path) -> Written:
-    stack = series.stack(files)
+def written(
+    labels: NDArray[np.uint8], files: Sequence[Path], folder: Path, part: str = ""
+) -> Written:
+    stack = series.stack(files, part, limits=None)
     label_map = LabelMap(
         labels=labels, grid=stack.grid, segments=SEGMENTS, model_id="some-model@1.2.3"
     )
-    seg, path = build_segmentation(label_map, stack.headers, IDENTITY), folder / "seg.dcm"
+    seg = build_segmentation(label_map, stack.headers, IDENTITY, stack.frames)
+    path = folder / "seg.dcm"
     seg.save_as(path, enforce_file_format=True)
-    check_segmentation(path, label_map, stack.headers)
-    return Written(path=path, label_map=label_map, sources=stack.headers, source_file=files[0])
+    check_segmentation(path, label_map, stack.headers, stack.frames)
+    return Written(
+        path=path,
+        label_map=label_map,
+        sources=stack.headers,
+        frames=stack.frames,
+        source_file=files[0],
+    )
 
 
 def turned_grid(shape: Shape) -> Grid:
@@ -82,7 +93,34 @@ def turned(shape: Shape, folder: Path) -> Written:
     return written(oblique_lesion(grid), files, folder)
 
 
-@pytest.fixture(scope="module", params=["phantom", "even", "odd", "no enhancing", "empty"])
+def repacked(kind: str, labels: NDArray[np.uint8], files: Sequence[Path], folder: Path) -> Written:
+    """Return the Segmentation of the same series, sent as enhanced instances."""
+    many = enhanced.odd_order(enhanced.frames(files, echo_time_ms=92.0))
+    if kind == "enhanced":
+        return written(labels, [enhanced.enhanced(many, folder / "one.dcm")], folder)
+    if kind == "one of two echoes":
+        both = enhanced.odd_order([*many, *enhanced.frames(files, echo_time_ms=11.0)])
+        path = enhanced.enhanced(both, folder / "both.dcm")
+        return written(labels, [path], folder, "EchoTime=92")
+    if kind == "several enhanced":
+        return written(labels, enhanced.instances([many[:9], many[9:]], folder), folder)
+    if kind == "one enhanced for each slice":
+        return written(labels, enhanced.instances([[one] for one in many], folder), folder)
+    return written(labels, [enhanced.legacy_converted(files, folder / "legacy.dcm")], folder)
+
+
+REPACKED = (
+    "enhanced",
+    "one of two echoes",
+    "several enhanced",
+    "one enhanced for each slice",
+    "legacy converted",
+)
+
+
+@pytest.fixture(
+    scope="module", params=["phantom", "even", "odd", "no enhancing", "empty", *REPACKED]
+)
 def example(
     request: pytest.FixtureRequest,
     small_study: WrittenStudy,
@@ -98,6 +136,8 @@ def example(
         labels[labels == 3] = 0
     if request.param == "empty":
         labels[:] = 0
+    if request.param in REPACKED:
+        return repacked(request.param, labels, small_study.files.paths["t1gd"], folder)
     return written(labels, small_study.files.paths["t1gd"], folder)
 
 
@@ -174,6 +214,35 @@ def test_every_labelled_voxel_lies_on_its_patient_point(example: Written) -> Non
         assert farthest_mm(found, expected_points(example.label_map, segment.number)) < 0.01
 
 
+def test_every_frame_names_the_frame_that_it_was_made_from(example: Written) -> None:
+    ds = pydicom.dcmread(example.path)
+    places = {
+        (one.SOPInstanceUID, frame): one.ImagePositionPatient
+        for one, frame in zip(example.sources, example.frames, strict=True)
+    }
+    for group in ds.PerFrameFunctionalGroupsSequence:
+        (image,) = group.DerivationImageSequence[0].SourceImageSequence
+        place = places[image.ReferencedSOPInstanceUID, image.get("ReferencedFrameNumber", 0)]
+        assert np.allclose(group.PlanePositionSequence[0].ImagePositionPatient, place, atol=1e-9)
+
+
+def test_every_source_instance_is_referenced_once(example: Written) -> None:
+    ds = pydicom.dcmread(example.path)
+    (referenced,) = ds.ReferencedSeriesSequence
+    expected = {one.SOPInstanceUID: one.SOPClassUID for one in example.sources}
+    for items in (referenced.ReferencedInstanceSequence, ds.SourceImageSequence):
+        found = [(one.ReferencedSOPInstanceUID, one.ReferencedSOPClassUID) for one in items]
+        assert sorted(found) == sorted(expected.items())
+    for item in ds.SourceImageSequence:
+        own = [
+            frame
+            for one, frame in zip(example.sources, example.frames, strict=True)
+            if item.ReferencedSOPInstanceUID == one.SOPInstanceUID
+        ]
+        named = item.get("ReferencedFrameNumber")
+        assert named is None or list(named) == sorted(own)
+
+
 @pytest.mark.parametrize("shape", [(12, 40, 34), (12, 41, 33)], ids=["even", "odd"])
 def test_a_landmark_of_an_oblique_lesion_lands_on_its_patient_point(
     shape: Shape, tmp_path: Path
@@ -225,12 +294,15 @@ def test_dcmqi_reads_the_same_voxels_at_the_same_places(example: Written, tmp_pa
 
 def test_highdicom_reads_the_labels_back(example: Written) -> None:
     seg = hd.seg.segread(example.path)
-    labels = seg.get_pixels_by_source_instance(
-        [one.SOPInstanceUID for one in example.sources],
-        combine_segments=True,
-        assert_missing_frames_are_empty=True,
-    )
-    assert np.array_equal(labels, example.label_map.labels)
+    for index, (source, frame) in enumerate(zip(example.sources, example.frames, strict=True)):
+        uid, expected = source.SOPInstanceUID, example.label_map.labels[index]
+        if frame and not expected.any():
+            continue  # it looks for the number among those that are referenced
+        read = partial(seg.get_pixels_by_source_instance, [uid])
+        if frame:
+            read = partial(seg.get_pixels_by_source_frame, uid, [frame])
+        labels = read(combine_segments=True, assert_missing_frames_are_empty=True)
+        assert np.array_equal(labels[0], expected)
 
 
 def test_highdicom_finds_the_labels_by_position_alone(example: Written) -> None:

@@ -58,6 +58,8 @@ def test_a_folder_is_segmented_without_any_network(tmp_path: Path) -> None:
     count = sum(len(paths) for paths in files.paths.values())
     assert f"{count} instances read" in done.stdout
     assert "Research use only" in done.stdout
+    assert "#  role   sequence" in done.stdout
+    assert "axial, 3-D" in done.stdout
     assert "left out notes.txt: INSTANCE_UNREADABLE" in done.stderr
 
 
@@ -79,6 +81,27 @@ def test_a_folder_with_two_studies_is_refused(tmp_path: Path) -> None:
     done = neuroseg("segment", str(tmp_path / "study"), "-o", str(tmp_path / "out"))
     assert done.returncode == 1
     assert "STUDY_COUNT: the folder holds 2 studies, expected one" in done.stderr
+
+
+def test_explain_and_segment_print_the_same_table(tmp_path: Path) -> None:
+    phantom.write_study(phantom.make_study(5, size="small"), tmp_path / "study")
+    told = neuroseg("explain", str(tmp_path / "study"))
+    assert told.returncode == 0, told.stderr
+    assert told.stderr == ""  # no progress line where nobody looks
+    assert "WOULD RUN" in told.stdout
+    done = neuroseg("segment", str(tmp_path / "study"), "-o", str(tmp_path / "out"))
+    blocks = [set(_table(one.stdout)) for one in (told, done)]
+    assert blocks[0] == blocks[1]
+    assert len(blocks[0]) > 8
+
+
+def _table(output: str) -> list[str]:
+    """Return the lines of the series table without the numbers of the series."""
+    lines = output.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.split()[:2] == ["#", "role"])
+    block = lines[start:]
+    end = next(index for index, line in enumerate(block) if line.startswith(("  WOULD", "model:")))
+    return [line[4:] for line in block[:end]]
 
 
 def test_the_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
@@ -126,7 +149,7 @@ def test_the_demonstration_ends_well_and_finds_the_tumour(tmp_path: Path) -> Non
 
 def test_help_answers_for_every_command() -> None:
     top = neuroseg("--help").stdout
-    for command in ("serve", "doctor", "echo", "cases", "segment", "demo"):
+    for command in ("serve", "doctor", "echo", "cases", "explain", "segment", "demo"):
         assert command in top
         assert neuroseg(command, "--help").returncode == 0
 

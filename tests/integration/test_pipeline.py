@@ -16,7 +16,8 @@ from pydicom import dcmread
 
 from converters.volume import LabelMap
 from inference import manifest as manifests
-from node import assemble, closing, convert
+from inference.errors import ChannelImplausibleError
+from node import assemble, closing, convert, findings
 from node.assemble import Close
 from node.cases import AssembledCase, CaseState, Stage, Transport
 from node.demo.archive import DemoArchive
@@ -25,7 +26,7 @@ from node.ledger import Ledger
 from node.pipeline import Parts, Pipeline, delay_s, next_jobs
 from node.receive.instance import Intake, Offer
 from node.rows import CaseRow
-from node.settings import Assemble, Delivery, Destination, Settings
+from node.settings import Align, Assemble, Delivery, Destination, Settings
 from node.spool import Spool
 from tests import peers, phantoms
 from tests.nodes import MODEL
@@ -34,6 +35,7 @@ from tests.phantoms import WrittenStudy
 
 MANIFEST = manifests.load(MODEL)
 ROLES = MANIFEST.roles
+MOTION_KEYS = {"role", "is_applied", "shift_mm", "rotation_deg", "reason"}
 
 
 def bright_is_tumour(spool: Spool) -> Callable[[AssembledCase], LabelMap]:
@@ -75,10 +77,11 @@ def close(spool: Spool, ledger: Ledger) -> CaseRow:
     """Close the one open case."""
     (row,) = ledger.cases(CaseState.RECEIVING)
     instances = ledger.study_instances(row.study_instance_uid)
-    rules = closing.rules_of(MANIFEST, Assemble(settle_s=1, quiet_s=2, deadline_s=3))
+    waiting = Assemble(settle_s=1, quiet_s=2, deadline_s=3)
+    rules = closing.rules_of(MANIFEST, waiting)
     now = datetime.now(UTC) + timedelta(seconds=10)
-    facts = closing.read_facts(instances, spool)
-    decision = assemble.decide(closing.open_case(row), facts, rules, now)
+    known = closing.read_facts(instances, spool)
+    decision = assemble.decide(closing.open_case(row), known, rules, now)
     assert isinstance(decision, Close)
     assert ledger.close_case(
         decision.case, decision.decisions, decision.reason, seen_instances=len(instances)
@@ -109,7 +112,9 @@ def at(port: int, name: str = "pacs") -> Destination:
 def parts(spool: Spool, ledger: Ledger, *destinations: Destination) -> Parts:
     delivery = Delivery(first_delay_s=1.0, longest_delay_s=3.0, max_attempts=3)
     return Parts(
-        settings=Settings(destinations=destinations, delivery=delivery),
+        settings=Settings(
+            destinations=destinations, delivery=delivery, align=Align(registration="off")
+        ),
         ledger=ledger,
         spool=spool,
         manifest=MANIFEST,
@@ -275,18 +280,40 @@ def test_series_of_two_frames_of_reference_are_refused(
     assert (ended.state, ended.code) == (CaseState.REJECTED, "GEOM_FRAME_OF_REFERENCE")
 
 
-def test_a_head_with_its_skull_is_flagged_for_a_model_that_needs_it_stripped(
-    spool: Spool, ledger: Ledger, tmp_path: Path
+def test_what_the_segment_stage_found_out_stands_in_the_summary(
+    closed: CaseRow, spool: Spool, ledger: Ledger
 ) -> None:
-    from converters import phantom  # noqa: PLC0415 - only here
+    def _with_findings(case: AssembledCase) -> LabelMap:
+        findings.write({"notes": ["BRAIN_VOLUME_UNUSUAL: 700 mL"]}, case, spool)
+        return bright_is_tumour(spool)(case)
 
-    study = phantom.make_study(1, size="small", has_skull=True)
-    files = phantom.write_study(study, tmp_path / "head")
-    take_in([path for many in files.paths.values() for path in many], spool, ledger)
-    row = close(spool, ledger)
-    run_all(parts(spool, ledger), row.case_id)
-    (note,) = (ledger.case(row.case_id).summary or {})["notes"]
-    assert note.startswith("INPUT_NOT_STRIPPED")
+    run_all(dataclasses.replace(parts(spool, ledger), segmenter=_with_findings), closed.case_id)
+    summary = ledger.case(closed.case_id).summary or {}
+    assert summary["notes"] == ["BRAIN_VOLUME_UNUSUAL: 700 mL"]
+    assert summary["alignment"] == []  # registration is off here
+
+
+def test_an_input_that_the_model_cannot_work_on_is_rejected_with_its_code(
+    closed: CaseRow, spool: Spool, ledger: Ledger
+) -> None:
+    def _implausible(_: AssembledCase) -> LabelMap:
+        raise ChannelImplausibleError(reason="flair and t2 are exchanged")
+
+    run_all(dataclasses.replace(parts(spool, ledger), segmenter=_implausible), closed.case_id)
+    row = ledger.case(closed.case_id)
+    assert (row.state, row.code) == (CaseState.REJECTED, "CHANNEL_IMPLAUSIBLE")
+    assert row.advice
+
+
+def test_the_motions_of_a_registered_case_stand_in_the_summary(
+    closed: CaseRow, spool: Spool, ledger: Ledger
+) -> None:
+    registered = parts(spool, ledger)
+    settings = registered.settings.model_copy(update={"align": Align()})
+    run_all(dataclasses.replace(registered, settings=settings), closed.case_id)
+    motions = (ledger.case(closed.case_id).summary or {})["alignment"]
+    assert {one["role"] for one in motions} == {"flair", "t1", "t2"}
+    assert all(one.keys() == MOTION_KEYS and one["reason"] for one in motions)
 
 
 @pytest.fixture

@@ -217,7 +217,7 @@ def test_a_rejected_study_shows_one_code_on_the_page_in_the_api_and_in_the_log(
     node: RunningNode, tmp_path: Path
 ) -> None:
     study = phantom.write_study(phantom.make_study(11, size="small"), tmp_path / "study")
-    holed = [path for path in interleaved(study) if path != study.paths["t2"][5]]
+    holed = [path for path in interleaved(study) if path != study.paths["flair"][5]]
     assert set(push(holed, node.dicom_port)) == {0}
     case = case_of(node, study.study_instance_uid, "rejected")
     assert case["code"] == "GEOM_MISSING_SLICE"
@@ -231,7 +231,7 @@ def test_a_rejected_study_shows_one_code_on_the_page_in_the_api_and_in_the_log(
     }
 
     # The missing image arrives after all: a new revision, and this one has a result.
-    assert push([study.paths["t2"][5]], node.dicom_port) == [0]
+    assert push([study.paths["flair"][5]], node.dicom_port) == [0]
     case_of(node, study.study_instance_uid, "delivered", revision=2)
     assert node.case(case["case_id"])["state"] == "superseded"
 

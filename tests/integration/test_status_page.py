@@ -13,7 +13,7 @@ from node import logs
 from node.cases import CaseState, Stage
 from tests import browser
 from tests.browser import Page
-from tests.web_cases import WebNode, served
+from tests.web_cases import WebNode, served, unused
 
 pytestmark = pytest.mark.integration
 
@@ -95,7 +95,28 @@ def _fill(node: WebNode) -> dict[str, str]:
         "rejected": node.rejected("1.2.4"),
         "failed": node.failed("1.2.5"),
         "open": node.receive("1.2.6", roles=("flair",)),
+        "awaited": _awaited(node, "1.2.7"),
+        "many": _many(node, "1.2.8"),
     }
+
+
+def _awaited(node: WebNode, study: str) -> str:
+    """Return an open case that says what it waits for."""
+    case_id = node.receive(study, roles=("flair",))
+    node.wait(case_id, "STUDY_SEQUENCE_MISSING: no series serves as t1, t1gd, t2; found FLAIR")
+    return case_id
+
+
+def _many(node: WebNode, study: str) -> str:
+    """Return a case with series of every kind."""
+    case_id = node.receive(study)
+    long = "t1_mprage_sag_p2_iso_1.0mm_post_contrast_with_a_name_that_does_not_end_here"
+    more = [
+        unused(study, 5, part="EchoTime=11", runner_up="T2w 0.45", description=long),
+        unused(study, 6, sequence="T1w", is_whole=False, code="GEOM_MISSING_SLICE"),
+    ]
+    node.close(case_id, more=more)
+    return case_id
 
 
 def _words(case_id: str) -> str:

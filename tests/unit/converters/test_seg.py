@@ -259,6 +259,23 @@ def test_a_label_outside_the_sources_character_set_makes_the_object_unicode(
     assert seg.SegmentSequence[0].SegmentLabel == "\u00d6dem"
 
 
+def test_plain_text_needs_no_character_set(even_sources: list[Dataset], tmp_path: Path) -> None:
+    for source in even_sources:
+        source.PatientName, source.StudyDescription = "Plain^Name", "plain"
+        del source.SpecificCharacterSet
+    seg = round_trip(even_sources, tmp_path, label_map(some_labels(EVEN)))
+    assert "SpecificCharacterSet" not in seg
+
+
+def test_a_label_that_the_declared_character_set_lacks_makes_the_object_unicode(
+    even_sources: list[Dataset], tmp_path: Path
+) -> None:
+    renamed = (replace(SEGMENTS[0], label="\u6d6e\u816b"), SEGMENTS[1])
+    labels = replace(label_map(some_labels(EVEN)), segments=renamed)
+    seg = round_trip(even_sources, tmp_path, labels)
+    assert seg.SpecificCharacterSet == "ISO_IR 192"
+
+
 def test_orientations_may_differ_in_the_last_digits(
     even_sources: list[Dataset], tmp_path: Path
 ) -> None:

@@ -13,11 +13,12 @@ from pydicom.dataset import Dataset
 
 from converters.errors import ReadBackError
 from converters.seg import build_segmentation
-from converters.seg_check import check_segmentation
+from converters.seg_check import check_segmentation, read_labels
 from tests.seg_examples import (
     EVEN,
     IDENTITY,
     ODD,
+    as_frames,
     label_map,
     read_sources,
     round_trip,
@@ -203,6 +204,57 @@ def test_the_gate_sees_a_defect(
     spoil(seg)
     with pytest.raises(ReadBackError) as refused:
         check_segmentation(written(seg, tmp_path / "bad.dcm"), given_labels, even_sources)
+    assert refused.value.evidence == {"reason": reason}
+
+
+def test_labels_are_read_back_as_they_were_written(
+    even_sources: list[Dataset], tmp_path: Path
+) -> None:
+    labels = some_labels(EVEN)
+    flat, frames = as_frames(even_sources, len(even_sources))
+    round_trip(even_sources, tmp_path, label_map(labels))
+    assert np.array_equal(read_labels(tmp_path / "seg.dcm", even_sources), labels)
+    round_trip(flat, tmp_path, label_map(labels), frames=frames)
+    assert np.array_equal(read_labels(tmp_path / "seg.dcm", flat, frames), labels)
+
+
+def other_frame(image: Dataset) -> None:
+    image.ReferencedFrameNumber = 9
+
+
+def next_frame(image: Dataset) -> None:
+    image.ReferencedFrameNumber += 1
+
+
+def two_frames(image: Dataset) -> None:
+    image.ReferencedFrameNumber = [3, 4]
+
+
+def lose_frame(image: Dataset) -> None:
+    del image.ReferencedFrameNumber
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (other_frame, "source image of a frame"),
+        (next_frame, "ImagePositionPatient of a frame"),
+        (two_frames, "one source frame for a frame"),
+        (lose_frame, "source image of a frame"),
+    ],
+)
+def test_the_gate_sees_a_wrong_frame_of_an_enhanced_source(
+    even_sources: list[Dataset],
+    tmp_path: Path,
+    spoil: Callable[[Dataset], None],
+    reason: str,
+) -> None:
+    flat, frames = as_frames(even_sources, len(even_sources))
+    given_labels = label_map(some_labels(EVEN))
+    seg = round_trip(flat, tmp_path, given_labels, frames=frames)
+    spoil(first_frame(seg).DerivationImageSequence[0].SourceImageSequence[0])
+    with pytest.raises(ReadBackError) as refused:
+        check_segmentation(written(seg, tmp_path / "bad.dcm"), given_labels, flat, frames)
     assert refused.value.evidence == {"reason": reason}
 
 

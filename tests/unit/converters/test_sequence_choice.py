@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from converters import sequences
-from converters.errors import RoleAmbiguousError
-from converters.sequences import Candidate, Choice, Physics, SequenceEvidence, choose
+from converters.errors import RoleAmbiguousError, RoleUncertainError
+from converters.sequences import (
+    ACCEPTANCE_SCORE,
+    Candidate,
+    Choice,
+    Physics,
+    Ruling,
+    SequenceEvidence,
+    SeriesKey,
+    choose,
+)
+from converters.volume import Grid
 
 ROLES = ("flair", "t1", "t1gd", "t2")
 NOTHING = Physics()
@@ -81,8 +95,8 @@ def test_more_slices_win_among_certain_series_and_the_reason_says_so() -> None:
     thin = _candidate("t1_mprage KM", MPRAGE, slices=176)
     choices = choose([*USUAL, thin], ROLES)
     assert _served(choices)["t1gd"] == "t1_mprage KM"
-    assert choices[4].reason.endswith("; chosen over series with 20 slices")
-    assert choices[2].reason.endswith("; not chosen, the series with 176 slices is better")
+    assert choices[4].reason.endswith("; chosen of 2: more slices")
+    assert choices[2].reason.endswith("; not chosen, another is better: more slices")
 
 
 def test_a_whole_series_wins_over_a_larger_one_with_holes() -> None:
@@ -91,12 +105,16 @@ def test_a_whole_series_wins_over_a_larger_one_with_holes() -> None:
 
 
 def test_a_certain_series_wins_over_an_uncertain_larger_one() -> None:
-    doubtful = _candidate("t1_se post", T2, slices=100)
-    also = _candidate("", T2, uid="nameless", slices=100)
-    served = _served(choose([*USUAL, also], ROLES))
-    assert served["t2"] == "t2_tse"
-    with pytest.raises(RoleAmbiguousError):
-        choose([doubtful, replace(doubtful, series_instance_uid="2")], ROLES)
+    doubtful = _candidate("t1_se", T2, uid="doubtful", slices=100)
+    assert _served(choose([*USUAL, doubtful], ROLES))["t2"] == "t2_tse"
+
+
+def test_a_role_that_only_an_uncertain_series_serves_is_refused() -> None:
+    with pytest.raises(RoleUncertainError) as caught:
+        choose([_candidate("t1_se", T2)], ("t2",))
+    assert caught.value.evidence["role"] == "t2"
+    assert float(caught.value.evidence["score"]) < ACCEPTANCE_SCORE
+    assert "expected at least 0.70" in str(caught.value)
 
 
 def test_two_series_that_nothing_tells_apart_are_ambiguous() -> None:
@@ -110,15 +128,25 @@ def test_two_series_for_a_role_that_is_not_needed_are_no_matter() -> None:
     assert _served(choices) == {"t1": "t1_se"}
 
 
-@pytest.mark.parametrize("agent", [False, True])
-def test_of_two_equal_acquisitions_the_later_one_has_the_agent(agent: bool) -> None:  # noqa: FBT001 - a case
-    before = _acquired(100.0, _candidate("t1_se", T1, uid="before"), agent=agent)
-    after = _acquired(900.0, _candidate("t1_se", T1, uid="after"), agent=agent)
+def test_of_two_equal_acquisitions_with_an_agent_the_later_one_comes_after_it() -> None:
+    before = _acquired(100.0, _candidate("t1_se", T1, uid="before"), agent=True)
+    after = _acquired(900.0, _candidate("t1_se", T1, uid="after"), agent=True)
     choices = choose([after, before], ROLES)
     assert _served(choices) == {"t1": "before", "t1gd": "after"}
     assert choices[0].reason.startswith("T1gd: acquired later of series with one protocol")
     assert choices[1].reason.startswith("T1w: acquired first of series with one protocol")
-    assert {one.score for one in choices} == {0.6}
+    assert {one.score for one in choices} == {0.85}
+
+
+def test_of_two_equal_acquisitions_without_any_agent_the_later_one_is_doubtful() -> None:
+    pair = [
+        _acquired(100.0, _candidate("t1_se", T1, uid="first")),
+        _acquired(900.0, _candidate("t1_se", T1, uid="later")),
+    ]
+    with pytest.raises(RoleUncertainError) as caught:
+        choose(pair, ROLES)
+    assert caught.value.evidence["role"] == "t1gd"
+    assert _served(choose(pair, ("t1",))) == {"t1": "first"}
 
 
 @pytest.mark.parametrize(("first", "second"), [(None, 5.0), (5.0, 5.0), (None, None)])
@@ -133,32 +161,140 @@ def test_acquisitions_without_an_order_in_time_stay_ambiguous(
         choose(pair, ROLES)
 
 
-def test_two_firsts_at_the_same_moment_stay_as_they_are() -> None:
-    three = [
-        _acquired(at_s, _candidate("t1_se", T1, uid=uid))
-        for uid, at_s in (("1", 1.0), ("2", 1.0), ("3", 9.0))
+# -- criteria -------------------------------------------------------------------------------------
+
+
+def _on_grid(one: Candidate, slices: int, step_mm: float, *, axis: int = 2) -> Candidate:
+    index_to_lps_mm = np.eye(4)
+    index_to_lps_mm[:3, :3] = np.roll(np.eye(3), axis, axis=0)
+    index_to_lps_mm[:3, 0] *= step_mm
+    grid = Grid(shape=(slices, 64, 64), index_to_lps_mm=index_to_lps_mm, frame_of_reference_uid="")
+    return replace(one, grid=grid, slice_count=slices)
+
+
+def _typed(one: Candidate, *image_type: str) -> Candidate:
+    return replace(one, evidence=replace(one.evidence, image_type=image_type))
+
+
+THICK = _on_grid(_candidate("t2_tse", T2, uid="thick"), 30, 5.0)
+THIN = _on_grid(_candidate("t2_space", T2, uid="thin"), 160, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "why"),
+    [
+        (THIN, THICK, "thinner slices"),
+        (THICK, _on_grid(THIN, 100, 1.0), "coverage of the brain"),
+        (THICK, replace(THIN, is_whole=False), "a whole stack of slices"),
+        (replace(THICK, ruling=Ruling(role="t2", rule="ours")), THIN, "a rule of the site"),
+        (_typed(THICK, "ORIGINAL"), _typed(_on_grid(THICK, 31, 5.0), "DERIVED"), "original images"),
+        (THICK, _on_grid(THICK, 31, 5.0, axis=0), "axial slices"),
+        (_on_grid(THICK, 31, 5.0), THICK, "more slices"),
+        (_typed(THICK, "M", "DIS2D"), _typed(THICK, "M", "ND"), "corrected images"),
+        (THICK, replace(THICK, evidence=SequenceEvidence(description="t2")), "the higher score"),
+        (_acquired(9.0, THICK), _acquired(1.0, THICK), "the latest repeat"),
+    ],
+)
+def test_the_first_criterion_that_tells_two_series_apart_decides(
+    better: Candidate, worse: Candidate, why: str
+) -> None:
+    worse = replace(worse, series_instance_uid="worse")
+    first, second = choose([worse, better], ("t2",))
+    assert (first.role, second.role) == (None, "t2")
+    assert second.reason.endswith(f"; chosen of 2: {why}")
+    assert first.reason.endswith(f"; not chosen, another is better: {why}")
+
+
+def test_like_series_of_different_protocols_are_ambiguous_whenever_they_were_taken() -> None:
+    other = replace(THICK, series_instance_uid="2")
+    other = replace(other, evidence=replace(other.evidence, description="t2_blade"))
+    with pytest.raises(RoleAmbiguousError):
+        choose([_acquired(1.0, THICK), _acquired(2.0, other)], ("t2",))
+
+
+# -- by hand and by rule --------------------------------------------------------------------------
+
+
+def test_a_choice_by_hand_comes_before_everything_else() -> None:
+    doubtful = _candidate("nobody knows", uid="9", slices=5)
+    choices = choose([*USUAL, doubtful], ROLES, by_hand={"t2": SeriesKey("9")})
+    assert _served(choices)["t2"] == "9"
+    assert choices[4].reason.endswith("; chosen by hand")
+    assert choices[3].role is None
+
+
+def test_a_series_chosen_by_hand_serves_no_other_role() -> None:
+    choices = choose(USUAL, ROLES, by_hand={"t1gd": SeriesKey("t1_se")})
+    assert _served(choices)["t1gd"] == "t1_se"
+    assert "t1" not in _served(choices)
+
+
+def test_a_role_whose_choice_by_hand_is_not_there_stays_empty() -> None:
+    choices = choose(USUAL, ROLES, by_hand={"t2": SeriesKey("gone")})
+    assert "t2" not in _served(choices)
+
+
+def test_a_choice_by_hand_for_a_role_that_is_not_needed_changes_nothing() -> None:
+    by_hand = {"t2": SeriesKey("t1_se")}
+    assert choose(USUAL, ("t1",), by_hand=by_hand) == choose(USUAL, ("t1",))
+
+
+def test_a_rule_of_the_site_comes_before_the_evidence() -> None:
+    ruled = replace(USUAL[3], ruling=Ruling(role="t1", rule="our T1"))
+    never = replace(USUAL[1], ruling=Ruling(role=None, rule="never"))
+    choices = choose([ruled, never], ("t1",))
+    assert (choices[0].sequence, choices[0].role, choices[0].score) == ("T1w", "t1", 1.0)
+    assert "rule 'our T1' of the site" in choices[0].reason
+    assert choices[0].runner_up.startswith("T2w ")
+    assert (choices[1].sequence, choices[1].role) == ("other: never used", None)
+
+
+def test_a_rule_may_give_a_role_that_no_sequence_has() -> None:
+    ruled = replace(USUAL[3], ruling=Ruling(role="swi", rule="ours"))
+    (choice,) = choose([ruled], ("swi",))
+    assert (choice.sequence, choice.role) == ("swi", "swi")
+
+
+def test_a_rule_that_agrees_leaves_no_runner_up() -> None:
+    (choice,) = choose([replace(USUAL[3], ruling=Ruling(role="t2", rule="ours"))], ("t2",))
+    assert choice.runner_up == ""
+
+
+# -- properties -----------------------------------------------------------------------------------
+
+_NAMES = st.sampled_from(
+    ["t1_se", "t1_se KM", "t1 pre", "t2_tse", "FLAIR", "DSC perf", "dwi", "mp2rage UNI", "", "MPR"]
+)
+_PHYSICS = st.sampled_from([NOTHING, T1, T2, FLAIR, MPRAGE])
+
+
+@st.composite
+def _studies(draw: st.DrawFn) -> list[Candidate]:
+    return [
+        replace(
+            _acquired(
+                draw(st.none() | st.sampled_from([0.0, 10.0, 300.0, 900.0])),
+                _candidate(draw(_NAMES), draw(_PHYSICS), uid=str(index)),
+                agent=draw(st.booleans()),
+            ),
+            slice_count=draw(st.sampled_from([20, 176])),
+        )
+        for index in range(draw(st.integers(1, 7)))
     ]
-    with pytest.raises(RoleAmbiguousError) as caught:
-        choose(three, ROLES)
-    assert caught.value.evidence == {"count": 3, "role": "t1"}
 
 
-def test_time_does_not_overrule_what_names_and_agent_say() -> None:
-    early = _acquired(100.0, _candidate("t1_se post", T1, uid="post"))
-    late = _acquired(900.0, _candidate("t1_se", T1, uid="plain"))
-    assert _served(choose([early, late], ROLES)) == {"t1": "plain", "t1gd": "post"}
+def _outcome(many: list[Candidate]) -> object:
+    try:
+        return sorted(choose(many, ROLES), key=lambda one: one.series_instance_uid)
+    except (RoleAmbiguousError, RoleUncertainError) as error:
+        return type(error), sorted(error.evidence.items())
 
 
-def test_a_series_whose_name_says_before_is_no_half_of_a_pair() -> None:
-    early = _acquired(100.0, _candidate("t1_se pre", T1, uid="pre", slices=30))
-    late = _acquired(900.0, _candidate("t1_se", T1, uid="plain"))
-    assert _served(choose([early, late], ROLES)) == {"t1": "pre"}
-
-
-def test_different_protocols_are_not_a_pair() -> None:
-    one = _acquired(100.0, _candidate("t1_se", T1, slices=20))
-    two = _acquired(900.0, _candidate("t1_mprage", MPRAGE, slices=176))
-    assert _served(choose([one, two], ROLES)) == {"t1": "t1_mprage"}
+@given(_studies(), st.randoms(use_true_random=False))
+def test_the_order_of_the_series_changes_nothing(many: list[Candidate], chance: Random) -> None:
+    shuffled = list(many)
+    chance.shuffle(shuffled)
+    assert _outcome(shuffled) == _outcome(many)
 
 
 def test_no_series_at_all_gives_no_choice() -> None:
@@ -167,3 +303,10 @@ def test_no_series_at_all_gives_no_choice() -> None:
 
 def test_the_module_offers_what_its_callers_need() -> None:
     assert all(hasattr(sequences, name) for name in sequences.__all__)
+
+
+def test_a_series_that_a_rule_takes_out_leaves_no_doubt_behind() -> None:
+    never = replace(USUAL[0], ruling=Ruling(role=None, rule="never"))
+    choices = choose([never, *USUAL[1:]], ROLES)
+    assert choices[0].role is None
+    assert "flair" not in {choice.role for choice in choices}

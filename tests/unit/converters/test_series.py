@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
-from converters import series
+from converters import gate, series
 from converters.errors import ConversionError, InputRejectedError
 from converters.series import Stack
 from tests import phantoms
@@ -71,6 +71,7 @@ def test_headers_and_files_come_back_in_slice_order(files: list[Path]) -> None:
     order = random.Random(1).sample(range(len(files)), len(files))
     stack = series.stack([files[index] for index in order])
     assert list(stack.files) == files
+    assert stack.frames == (0,) * len(files)
     names = [header.SOPInstanceUID for header in stack.headers]
     assert names == [dcmread(file).SOPInstanceUID for file in files]
 
@@ -133,25 +134,20 @@ def test_two_slices_are_too_few_and_three_are_enough(files: list[Path]) -> None:
     error = _refusal(files[:2])
     assert error.code == "GEOM_TOO_FEW_SLICES"
     assert error.evidence == {"slice_count": 2, "minimum": 3}
-    assert series.stack(files[:3]).grid.shape[0] == 3
+    assert series.stack(files[:3], limits=None).grid.shape[0] == 3
+
+
+def test_an_even_stack_that_is_no_head_is_refused(files: list[Path]) -> None:
+    error = _refusal(files[:3])
+    assert error.code == "GEOM_TOO_FEW_SLICES"
+    assert error.evidence["minimum"] == gate.DEFAULT.fewest_slices
 
 
 def test_no_instance_at_all_is_too_few() -> None:
     assert _refusal([]).code == "GEOM_TOO_FEW_SLICES"
 
 
-def test_mosaic_images_are_refused_with_their_count(files: list[Path], tmp_path: Path) -> None:
-    def edit(_: int, ds: Dataset) -> None:
-        ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]
-        block = ds.private_block(0x0019, "SIEMENS MR HEADER", create=True)
-        block.add_new(0x0A, "US", 36)
-
-    error = _refusal(phantoms.edited(files, tmp_path, edit))
-    assert error.code == "SERIES_MULTIFRAME_UNSUPPORTED"
-    assert error.evidence == {"frame_count": 36}
-
-
-def test_an_enhanced_instance_of_one_frame_is_refused_as_multi_frame(
+def test_frames_that_are_described_and_not_counted_are_refused(
     files: list[Path], tmp_path: Path
 ) -> None:
     def edit(_: int, ds: Dataset) -> None:
@@ -226,7 +222,8 @@ def test_the_largest_values_that_are_accepted_stay_finite(
         ds.PixelData = np.full((ds.Rows, ds.Columns), 2**32 - 1 - 1000 * index, "<u4").tobytes()
         ds.RescaleSlope, ds.RescaleIntercept = 1000000, 1000000
 
-    volume = series.load(series.stack(phantoms.edited(files, tmp_path, edit)), "t1")
+    stack = series.stack(phantoms.edited(files, tmp_path, edit))
+    volume = series.load(stack, "t1", limits=None)
     assert volume.intensities.max() == np.float32((2**32 - 1) * 1e6 + 1e6)
 
 

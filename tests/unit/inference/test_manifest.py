@@ -98,6 +98,9 @@ def test_reading_a_manifest_needs_no_torch() -> None:
         ("number = 2", "number = 4", "labels"),
         ("output_index = 2", "output_index = 3", "labels"),
         ("background_index = 0", "background_index = 1", "labels"),
+        ('allowed = ["t2"]', 'allowed = ["ct"]', "missing_input.allowed"),
+        ('allowed = ["t2"]', 'allowed = ["t1gd"]', "missing_input.allowed"),
+        ('allowed = ["t2"]', "allowed = []", "missing_input.policy"),
         ("[255, 217, 61]", "[256, 217, 61]", "labels.0.color_rgb.0"),
     ],
 )

@@ -15,7 +15,13 @@ from converters import phantom
 from converters.phantom import PhantomStudy
 from converters.volume import Grid, Volume
 from inference import manifest, model
-from inference.errors import ChannelMissingError
+from inference.errors import (
+    BrainNotFoundError,
+    ChannelFieldOfViewError,
+    ChannelImplausibleError,
+    ChannelMissingError,
+    ModelUnusableError,
+)
 from inference.model import LoadedModel
 from inference.networks import ResidualUNet
 from inference.predict import predict
@@ -28,8 +34,9 @@ FROM_BRATS = np.array([0, 2, 1, 0, 3], np.uint8)  # 1 core, 2 oedema, 4 enhancin
 
 @pytest.fixture(scope="module")
 def demo() -> LoadedModel:
-    folder = ROOT / "models" / "demo-glioma"
-    return model.load(manifest.load(folder), device="cpu", threads=1)
+    declared = manifest.load(ROOT / "models" / "demo-glioma")
+    masks = ROOT / "models" / "brain-mask"
+    return model.load(declared, device="cpu", threads=1, mask_folder=masks)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,7 @@ def quick(demo: LoadedModel) -> LoadedModel:
     network = ResidualUNet(4, 4, (4, 6)).eval()
     plan = demo.manifest.infer.model_copy(update={"window": (80, 96, 80)})
     declared = demo.manifest.model_copy(update={"infer": plan})
-    return LoadedModel(manifest=declared, network=network, device="cpu")
+    return LoadedModel(manifest=declared, network=network, device="cpu", mask=demo.mask)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,7 @@ def test_the_tumour_of_the_synthetic_study_is_found(demo: LoadedModel, study: Ph
         demo,
         reference_role="t1gd",
         progress=lambda done, total: seen.append((done, total)),
-    )
+    ).label_map
     truth = study.truth["t1gd"]
     assert dice(found.labels > 0, truth > 0) > 0.9
     assert dice(found.labels > 1, truth > 1) > 0.85
@@ -78,7 +85,7 @@ def test_the_tumour_of_the_synthetic_study_is_found(demo: LoadedModel, study: Ph
 def test_a_label_map_says_what_its_manifest_declares(
     quick: LoadedModel, study: PhantomStudy
 ) -> None:
-    found = predict(list(study.volumes.values()), quick, reference_role="t1gd")
+    found = predict(list(study.volumes.values()), quick, reference_role="t1gd").label_map
     assert found.model_id == quick.manifest.model_id
     assert found.segments == quick.manifest.segments
     assert found.grid is study.volumes["t1gd"].grid
@@ -89,14 +96,14 @@ def test_the_same_volumes_in_any_order_give_the_same_labels(
 ) -> None:
     volumes = list(study.volumes.values())
     extra = Volume(intensities=volumes[0].intensities, grid=volumes[0].grid, role="dwi")
-    once = predict(volumes, quick, reference_role="t1gd")
-    again = predict([extra, *volumes[::-1]], quick, reference_role="t1gd")
+    once = predict(volumes, quick, reference_role="t1gd").label_map
+    again = predict([extra, *volumes[::-1]], quick, reference_role="t1gd").label_map
     assert len(np.unique(once.labels)) > 1
     assert np.array_equal(once.labels, again.labels)
 
 
 def test_labels_may_be_asked_for_on_another_series(demo: LoadedModel, study: PhantomStudy) -> None:
-    found = predict(list(study.volumes.values()), demo, reference_role="flair")
+    found = predict(list(study.volumes.values()), demo, reference_role="flair").label_map
     assert found.grid is study.volumes["flair"].grid
     assert dice(found.labels > 0, study.truth["flair"] > 0) > 0.9
 
@@ -115,13 +122,80 @@ def test_a_reference_that_is_not_there_is_named(demo: LoadedModel, study: Phanto
         predict([], demo, reference_role="t1gd")
 
 
-def test_empty_images_break_nothing(quick: LoadedModel) -> None:
+def test_empty_images_are_refused(quick: LoadedModel) -> None:
     grid = Grid(shape=(4, 20, 18), index_to_lps_mm=np.eye(4), frame_of_reference_uid="")
     volumes = [
         Volume(intensities=np.zeros(grid.shape, np.float32), grid=grid, role=role)
         for role in quick.manifest.roles
     ]
-    assert predict(volumes, quick, reference_role="t1gd").labels.shape == grid.shape
+    with pytest.raises(BrainNotFoundError):
+        predict(volumes, quick, reference_role="t1gd")
+
+
+def test_a_study_without_its_t2_is_segmented_and_says_so(
+    demo: LoadedModel, study: PhantomStudy
+) -> None:
+    volumes = [volume for role, volume in study.volumes.items() if role != "t2"]
+    found = predict(volumes, demo, reference_role="t1gd")
+    assert [note.code for note in found.notes] == ["INPUT_MISSING"]
+    assert dice(found.label_map.labels > 0, study.truth["t1gd"] > 0) > 0.85
+
+
+def test_swapped_series_are_refused(quick: LoadedModel, study: PhantomStudy) -> None:
+    flair, t2 = study.volumes["flair"], study.volumes["t2"]
+    volumes = [
+        study.volumes["t1"],
+        study.volumes["t1gd"],
+        Volume(intensities=t2.intensities, grid=t2.grid, role="flair"),
+        Volume(intensities=flair.intensities, grid=flair.grid, role="t2"),
+    ]
+    with pytest.raises(ChannelImplausibleError, match="flair and t2"):
+        predict(volumes, quick, reference_role="t1gd")
+
+
+def part_of(volume: Volume, kept: slice) -> Volume:
+    """Return some slices of a volume."""
+    voxels = volume.intensities[kept].copy()
+    matrix = volume.grid.index_to_lps_mm.copy()
+    matrix[:3, 3] += matrix[:3, 0] * (kept.start or 0)
+    grid = Grid(shape=voxels.shape, index_to_lps_mm=matrix, frame_of_reference_uid="")
+    return Volume(intensities=voxels, grid=grid, role=volume.role)
+
+
+def test_a_series_that_shows_too_little_of_the_brain_is_noted_then_refused(
+    quick: LoadedModel, study: PhantomStudy
+) -> None:
+    by_role = dict(study.volumes)
+    by_role["t1"] = part_of(study.volumes["t1"], slice(5, None))
+    found = predict(list(by_role.values()), quick, reference_role="t1gd")
+    assert [note.code for note in found.notes] == ["CHANNEL_FIELD_OF_VIEW"]
+    assert str(found.notes[0]).startswith("CHANNEL_FIELD_OF_VIEW: t1 shows ")
+    by_role["t1"] = part_of(study.volumes["t1"], slice(10, None))
+    with pytest.raises(ChannelFieldOfViewError, match="t1: the series shows"):
+        predict(list(by_role.values()), quick, reference_role="t1gd")
+
+
+def test_a_head_with_its_skull_gets_a_mask_and_no_label_outside_it(quick: LoadedModel) -> None:
+    head = phantom.make_study(1, size="small", has_skull=True)
+    found = predict(list(head.volumes.values()), quick, reference_role="t1gd")
+    assert found.mask_source == "network"
+    assert found.label_map.labels.any()
+    assert not found.label_map.labels[:, :6].any()
+    whole = quick.manifest.model_copy(
+        update={"space": quick.manifest.space.model_copy(update={"skull": "whole"})}
+    )
+    bare = LoadedModel(manifest=whole, network=quick.network, device="cpu")
+    left = predict(list(head.volumes.values()), bare, reference_role="t1gd")
+    assert (left.mask_source, left.brain_ml) == ("", None)
+    assert np.count_nonzero(left.label_map.labels) > np.count_nonzero(found.label_map.labels)
+
+
+def test_a_model_for_stripped_images_is_unusable_without_a_mask(
+    quick: LoadedModel, study: PhantomStudy
+) -> None:
+    bare = LoadedModel(manifest=quick.manifest, network=quick.network, device="cpu")
+    with pytest.raises(ModelUnusableError, match="brain mask"):
+        predict(list(study.volumes.values()), bare, reference_role="t1gd")
 
 
 @pytest.mark.skipif(not EXAM.is_dir(), reason="the real exam is not on this machine")
@@ -130,7 +204,9 @@ def test_the_tumour_of_a_real_exam_is_found(demo: LoadedModel) -> None:
     names = {"flair": "flair", "t1": "t1", "t1ce": "t1gd", "t2": "t2"}
     volumes = [read_exam(name, role) for name, role in names.items()]
     truth = FROM_BRATS[read_exam("seg", "t1").intensities.astype(int)]
-    found = predict(volumes, demo, reference_role="t1gd").labels
+    result = predict(volumes, demo, reference_role="t1gd")
+    assert (result.mask_source, result.notes) == ("input", ())
+    found = result.label_map.labels
     assert dice(found > 0, truth > 0) > 0.82
     assert dice(found > 1, truth > 1) > 0.7
     assert dice(found == 3, truth == 3) > 0.5

@@ -15,7 +15,7 @@ from inference.errors import ChannelMissingError, DeviceMemoryError, ModelUnusab
 from node import disposition
 from node.cases import CaseState
 from node.disposition import Disposition
-from node.errors import PeerRefusedError, PeerUnavailableError, SpoolFullError
+from node.errors import CaseDeadlineError, PeerRefusedError, PeerUnavailableError, SpoolFullError
 
 EXPECTED: list[tuple[CodedError, Disposition]] = [
     (MissingSliceError(slice_index=3, gap_mm=5.0, expected_mm=2.5), Disposition.REJECT),
@@ -25,6 +25,7 @@ EXPECTED: list[tuple[CodedError, Disposition]] = [
     (PeerUnavailableError(destination="pacs", reason="refused"), Disposition.RETRY),
     (SpoolFullError(free_bytes=1, floor_bytes=2), Disposition.RETRY),
     (PeerRefusedError(destination="pacs", status="0xC000"), Disposition.INVESTIGATE),
+    (CaseDeadlineError(missing="t2"), Disposition.REJECT),
     (ModelUnusableError(field="weights", reason="absent"), Disposition.INVESTIGATE),
     (GridMismatchError(reason="shape"), Disposition.INVESTIGATE),
     (ReadBackError(reason="labels"), Disposition.INVESTIGATE),

@@ -134,6 +134,13 @@ def test_a_model_that_is_absent_or_altered_is_told(tmp_path: Path) -> None:
     assert "weights.sha256" in found.detail
 
 
+def test_a_brain_mask_that_the_model_needs_and_that_is_absent_is_told(tmp_path: Path) -> None:
+    model = {"folder": MODEL, "brain_mask_folder": tmp_path}
+    found = finding("model", settings_in(tmp_path, model=model))
+    assert not found.ok
+    assert "mask.toml" in found.detail
+
+
 def test_a_gpu_that_is_asked_for_and_not_there_is_told(tmp_path: Path) -> None:
     asks = settings_in(tmp_path, model={"folder": MODEL, "device": "cuda"}).model
     assert not doctor._device(asks, tmp_path).ok

@@ -14,7 +14,7 @@ import pydicom
 import pytest
 
 from converters import series
-from converters.errors import GridMismatchError, ReadBackError
+from converters.errors import GridMismatchError, PartUnknownError, ReadBackError
 from converters.phantom import PhantomStudy
 from converters.seg import build_segmentation
 from converters.volume import LabelMap
@@ -25,6 +25,7 @@ from node.cases import AssembledCase, AssembledSeries, ClosedBy, EncodedSeg, Rec
 from node.encode import encode_case, series_description
 from node.spool import Spool
 from node.uids import derived_uid
+from tests import enhanced
 from tests.phantoms import WrittenStudy
 
 MODEL = manifest.load(Path(__file__).parents[3] / "models" / "demo-glioma")
@@ -152,6 +153,39 @@ def test_it_references_the_reference_series_alone(
     assert len(referenced.ReferencedInstanceSequence) == len(case.series[0].instances)
 
 
+def repacked(case: AssembledCase, folder: Path, spool: Spool) -> AssembledCase:
+    """Return the case with a reference series of two echoes in one enhanced instance."""
+    paths = [spool.instance_path(one.path) for one in case.series[0].instances]
+    echoes = [frame for time in (11.0, 92.0) for frame in enhanced.frames(paths, echo_time_ms=time)]
+    file = enhanced.enhanced(enhanced.odd_order(echoes), folder / "enhanced.dcm")
+    instances = (received(file, spool, 5),)
+    reference = replace(case.series[0], instances=instances, part="EchoTime=92")
+    return replace(case, series=(reference, case.series[1]))
+
+
+def test_it_references_the_frames_of_the_chosen_part(
+    case: AssembledCase, label_map: LabelMap, spool: Spool, tmp_path: Path
+) -> None:
+    case = repacked(case, tmp_path, spool)
+    ds = pydicom.dcmread(file_of(encode_case(case, label_map, MODEL, spool), spool))
+    source = pydicom.dcmread(spool.instance_path(case.series[0].instances[0].path))
+    groups = source.PerFrameFunctionalGroupsSequence
+    for group in ds.PerFrameFunctionalGroupsSequence:
+        (image,) = group.DerivationImageSequence[0].SourceImageSequence
+        assert image.ReferencedSOPInstanceUID == source.SOPInstanceUID
+        chosen = groups[image.ReferencedFrameNumber - 1]
+        assert chosen.MREchoSequence[0].EffectiveEchoTime == 92.0
+
+
+def test_a_part_that_the_series_does_not_hold_is_refused(
+    case: AssembledCase, label_map: LabelMap, spool: Spool, tmp_path: Path
+) -> None:
+    case = repacked(case, tmp_path, spool)
+    other = replace(case.series[0], part="EchoTime=50")
+    with pytest.raises(PartUnknownError):
+        encode_case(replace(case, series=(other, case.series[1])), label_map, MODEL, spool)
+
+
 def test_segments_are_described_as_the_model_declares_them(
     case: AssembledCase, label_map: LabelMap, spool: Spool
 ) -> None:
@@ -215,11 +249,11 @@ def test_an_object_that_differs_never_gets_its_name(
     case: AssembledCase, study: PhantomStudy, label_map: LabelMap, spool: Spool
 ) -> None:
     paths = [spool.instance_path(one.path) for one in case.series[0].instances]
-    sources = series.stack(paths).headers
+    sources = series.stack(paths)
     wrong = np.array(study.truth["t1gd"])
     wrong[tuple(np.argwhere(wrong)[0])] = 0
     seg = build_segmentation(
-        replace(label_map, labels=wrong), sources, encode._identity(case, label_map, MODEL)
+        replace(label_map, labels=wrong), sources.headers, encode._identity(case, label_map, MODEL)
     )
     final = spool.case_folder(CASE_ID) / "seg.dcm"
     with pytest.raises(ReadBackError):

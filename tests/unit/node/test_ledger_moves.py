@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 from node.cases import CaseState, DeliveryReceipt, Ending, Stage, Transport
-from node.errors import CaseUnknownError, IllegalTransitionError
+from node.errors import CaseUnknownError, IllegalTransitionError, LedgerSchemaError
 from node.ledger import Ledger
+from node.reading import LedgerReader
 from tests.ledgers import (
     CANCELLED,
     FAILED,
@@ -164,6 +166,25 @@ def test_a_ledger_opens_again_with_what_it_held(tmp_path: Path) -> None:
     second = Ledger(url)
     assert second.case(row.case_id) == row
     second.close()
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(
+    tmp_path: Path, version: int
+) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE ledger_meta (schema_version INTEGER NOT NULL)")
+        other.execute("INSERT INTO ledger_meta VALUES (?)", [version])
+        other.execute("CREATE TABLE imaging_case (case_id TEXT)")
+    other.close()
+    for kind in (Ledger, LedgerReader):
+        with pytest.raises(LedgerSchemaError, match=f"version {version}, this program needs"):
+            kind(f"sqlite:///{path}")
+    with sqlite3.connect(path) as other:
+        tables = other.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    other.close()
+    assert sorted(name for (name,) in tables) == ["imaging_case", "ledger_meta"]
 
 
 def test_a_worker_that_beats_is_young_and_ages_otherwise(ledger: Ledger) -> None:

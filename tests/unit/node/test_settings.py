@@ -14,7 +14,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from node import settings
 from node.cases import Transport
 from node.errors import ConfigError
-from node.settings import Destination, Settings
+from node.settings import Destination, SeriesCondition, SeriesRule, Settings
 
 FILE = Path(__file__).parents[3] / "config" / "node.toml"
 SECRET = "hunter2-hunter2"
@@ -59,6 +59,7 @@ def test_the_file_names_every_setting_with_the_default_of_the_code() -> None:
     documented = tomllib.loads(FILE.read_text(encoding="utf-8"))
     expected = _tree(Settings())
     del expected["destinations"]  # shown as a comment, since the default is none
+    del expected["assemble"]["series_rules"]
     assert documented == expected
 
 
@@ -75,6 +76,64 @@ def test_the_example_destinations_are_valid(tmp_path: Path) -> None:
     lines = [line.removeprefix("# ").removeprefix("#") for line in example.splitlines()]
     loaded = settings.load(_written(tmp_path, "\n".join(lines)))
     assert [one.name for one in loaded.destinations] == ["pacs", "pacs-web"]
+
+
+def test_every_condition_of_a_series_rule_is_mentioned_in_the_file() -> None:
+    text = FILE.read_text(encoding="utf-8")
+    about = text[text.index("# What the site knows of its series") : text.index("\n[source]")]
+    for name in (*SeriesRule.model_fields, *SeriesCondition.model_fields):
+        assert re.search(rf"\b{name}\b", about), name
+
+
+def test_the_example_rules_are_valid(tmp_path: Path) -> None:
+    text = FILE.read_text(encoding="utf-8")
+    example = text[text.index("# [[assemble.series_rules]]") : text.index("\n[source]")]
+    lines = [line.removeprefix("# ").removeprefix("#") for line in example.splitlines()]
+    loaded = settings.load(_written(tmp_path, "\n".join(lines)))
+    first, second = (one.as_rule() for one in loaded.assemble.series_rules)
+    assert (first.role, second.role) == ("flair", None)
+    assert set(second.where) == {"StationName", "ProtocolName", "ContrastBolusAgent"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("where.SeriesDescripton = { matches = 'a' }", "no DICOM keyword"),
+        ("where.SeriesDescription = { matches = '(' }", "no regular expression"),
+        ("where.SeriesDescription = { at_least = 1.0 }", "is no number"),
+        ("where.EchoTime = { at_least = 2.0, at_most = 1.0 }", "lies above"),
+        ("where.EchoTime = {}", "must ask something"),
+        ("where.EchoTime = { above = 2.0 }", "Extra inputs"),
+        ("where.ReferencedImageSequence = { matches = 'a' }", "only is_present"),
+        ("where = {}", "has no condition"),
+        ("", "where: Field required"),
+        ("role = 'T1 post'\nwhere.EchoTime = { at_least = 2.0 }", "role"),
+        ("name = ' '\nwhere.EchoTime = { at_least = 2.0 }", "name"),
+    ],
+)
+def test_a_rule_that_cannot_hold_is_refused_with_its_place(
+    tmp_path: Path, lines: str, problem: str
+) -> None:
+    name = "" if "name" in lines else "name = 'ours'\n"
+    role = "" if "role" in lines else "role = 't1'\n"
+    text = f"[[assemble.series_rules]]\n{name}{role}{lines}\n"
+    with pytest.raises(ConfigError, match=rf"assemble\.series_rules\.0.*{re.escape(problem)}"):
+        settings.load(_written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("transport = 'cfind'\nhost = 'pacs'", "host and port"),
+        ("transport = 'qido'\nurl = 'http://u:p@pacs'", "without credentials"),
+        ("transport = 'hl7'", "transport"),
+    ],
+)
+def test_a_source_without_a_usable_address_is_refused(
+    tmp_path: Path, lines: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        settings.load(_written(tmp_path, f"[source]\n{lines}\n"))
 
 
 def test_the_shipped_file_loads() -> None:

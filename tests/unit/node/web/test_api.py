@@ -13,7 +13,7 @@ from node import logs
 from node.cases import CaseState, Stage
 from node.web import problems
 from node.web.views import FILES
-from tests.web_cases import ROLES, WebNode, picture
+from tests.web_cases import ALIGNMENT, GEOMETRY, ROLES, WebNode, picture
 
 UNKNOWN = "0" * 32
 
@@ -34,6 +34,11 @@ def test_an_open_case_counts_what_has_arrived(node: WebNode, client: TestClient)
     assert body["series"] == []
     assert body["preview_url"] is None
     assert body["closed_by"] is None
+    assert (body["alignment"], body["notes"], body["waits_for"]) == ([], [], "")
+    node.wait(case_id, "silence")
+    body = client.get(f"/api/v1/cases/{case_id}").json()
+    assert (body["waits_for"], body["reason"], len(body["series"])) == ("silence", "", 1)
+    assert (body["received_series"], body["received_instances"]) == (2, 10)
 
 
 def test_a_delivered_case_says_everything(node: WebNode, client: TestClient) -> None:
@@ -44,6 +49,15 @@ def test_a_delivered_case_says_everything(node: WebNode, client: TestClient) -> 
     assert (body["closed_by"], body["reference_role"]) == ("complete", "t1gd")
     assert {one["role"] for one in body["series"]} == set(ROLES)
     assert all(one["score"] == 0.97 and one["reason"] for one in body["series"])
+    assert sorted(one["number"] for one in body["series"]) == [1, 2, 3, 4]
+    assert {(one["part"], one["geometry"]) for one in body["series"]} == {("", GEOMETRY)}
+    assert {one["runner_up"] for one in body["series"]} == {"", "PD 0.20"}
+    assert body["alignment"] == list(ALIGNMENT)
+    assert body["notes"] == body["summary"]["notes"]
+    assert (body["waits_for"], body["reason"]) == (
+        "",
+        "four series are whole and nothing came for 3 s",
+    )
     assert [one["stage"] for one in body["attempts"]] == [stage.value for stage in Stage]
     assert all(one["outcome"] == "done" and one["duration_s"] >= 0 for one in body["attempts"])
     assert [(one["destination"], one["status_code"]) for one in body["receipts"]] == [

@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 import pytest
 from starlette.testclient import TestClient
 
+from converters.sequences import SeriesKey
 from node.cases import CaseState, Ending, SeriesDecision
 from node.web.app import create_app
-from tests.web_cases import WebNode
+from tests.web_cases import WebNode, unused
 
 RESEARCH = "Research use only"
 _VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -299,3 +300,61 @@ def test_notes_and_labels_of_another_model_are_shown(node: WebNode, client: Test
     assert "Whole &lt;tumour&gt;" in page
     assert "resampled &amp; checked" in page
     assert "61.2" in page
+
+
+def test_the_series_table_says_what_the_command_line_says(
+    node: WebNode, client: TestClient
+) -> None:
+    case_id = node.receive("1.2.1")
+    second_echo = unused("1.2.1", 5, part="EchoTime=11", runner_up="T2w 0.45")
+    broken = unused(
+        "1.2.1", 6, sequence="T1w", is_whole=False, geometry="19 slices", code="GEOM_MISSING_SLICE"
+    )
+    node.close(case_id, more=[second_echo, broken])
+    page = client.get(f"/cases/{case_id}").text
+    _Outline(page)
+    text = _text(page)
+    assert "4 T2w axial T2w T2w 0.97 PD 0.20 3 3 slices, 0.90 x 0.90 x 4.00 mm, axial, 2-D" in text
+    assert "of it EchoTime=11" in text
+    assert "0.90 T2w 0.45 66" in text
+    assert "19 slices, no volume" in text
+    assert "GEOM_MISSING_SLICE" in text
+
+
+def test_the_fault_of_a_series_that_could_not_serve_is_not_made_much_of(
+    node: WebNode, client: TestClient
+) -> None:
+    case_id = node.receive("1.2.1")
+    node.close(case_id, more=[unused("1.2.1", 5, is_whole=False, code="GEOM_DUPLICATE_SLICE")])
+    assert "GEOM_DUPLICATE_SLICE" not in client.get(f"/cases/{case_id}").text
+    series = client.get(f"/api/v1/cases/{case_id}").json()["series"]
+    assert "GEOM_DUPLICATE_SLICE" in {one["code"] for one in series}
+
+
+def test_an_open_case_says_what_it_waits_for_and_what_it_takes_its_series_for(
+    node: WebNode, client: TestClient
+) -> None:
+    case_id = node.receive("1.2.1", roles=("flair",), slices=2)
+    assert "Waits for" not in client.get(f"/cases/{case_id}").text
+    node.wait(case_id, "12 images of 1 series that the PACS has")
+    page = _text(client.get(f"/cases/{case_id}").text)
+    assert "Waits for 12 images of 1 series that the PACS has" in page
+    assert "Closed by" not in page
+    assert "2 images in 1 series" in page
+    assert "So far; decided when the case closes." in page
+
+
+def test_how_far_each_series_was_moved_is_shown(node: WebNode, client: TestClient) -> None:
+    page = _text(client.get(f"/cases/{node.delivered('1.2.1')}").text)
+    assert "FLAIR moved 7.4 mm 3.1\N{DEGREE SIGN} moved by 7.4 mm and 3.1" in page
+    assert "T2w headers kept 0.1 mm 0.0\N{DEGREE SIGN} headers kept: the best fit lies" in page
+    assert "INPUT_UNUSUAL: the image reaches beyond the head" in page
+
+
+def test_a_series_chosen_by_hand_is_marked(node: WebNode, client: TestClient) -> None:
+    case_id = node.receive("1.2.1")
+    node.wait(case_id, "silence")
+    assert "chosen by hand" not in client.get(f"/cases/{case_id}").text
+    roles = node.manifest.roles
+    node.ledger.choose_series(case_id, {"t2": SeriesKey("1.2.1.1")}, roles=roles)
+    assert "chosen by hand" in client.get(f"/cases/{case_id}").text

@@ -1,0 +1,245 @@
+"""`neuroseg cases`: list cases, look at one, and act on it as an operator."""
+
+# ruff: noqa: PLC0415 - each command imports what it needs, so that `--help` answers at once
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from converters.volume import Role
+    from node.ledger import Ledger
+    from node.reading import LedgerReader
+    from node.rows import AttemptRow, CaseRow
+    from node.series_table import Row
+    from node.settings import Settings
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[LedgerReader]:
+    """Yield the ledger for looking."""
+    from node.reading import LedgerReader
+
+    ledger = LedgerReader(settings.ledger_url)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def writing(settings: Settings) -> Iterator[Ledger]:
+    """Yield the ledger for acting."""
+    from node.ledger import Ledger
+
+    ledger = Ledger(settings.ledger_url)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def show_list(settings: Settings, limit: int, *, as_json: bool) -> None:
+    """Print the newest cases."""
+    from dataclasses import asdict
+
+    with reading(settings) as ledger:
+        rows = ledger.cases(limit=limit)
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2, default=str))
+        return
+    click.echo(f"{'case':<32}  {'state':<10}  {'opened':<19}  what")
+    for row in rows:
+        click.echo(f"{row.case_id:<32}  {row.state:<10}  {row.opened_at:%F %T}  {_what(row)}")
+
+
+def _what(row: CaseRow) -> str:
+    if row.code:
+        return f"{row.code}: {row.sentence}"
+    volumes = (row.summary or {}).get("volumes_ml", {})
+    return ", ".join(f"{label} {volume:.1f} mL" for label, volume in volumes.items()) or row.reason
+
+
+# -- one case -------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("case_id")
+@click.pass_obj
+def show(settings: Settings, case_id: str) -> None:
+    """Show a case: its series with their numbers, what was tried, how it stands and why."""
+    from inference import manifest as manifests
+    from node import series_table
+
+    with reading(settings) as ledger:
+        row = ledger.case(case_id)
+        decisions, attempts = ledger.decisions(case_id), ledger.attempts(case_id)
+        choices, receipts = ledger.choices(case_id), ledger.receipts(case_id)
+        series_count, image_count = ledger.received(row.study_instance_uid)
+    rows = series_table.numbered(decisions)
+    _print_head(row, series_count, image_count)
+    if rows:
+        series_table.show(rows, manifests.load(settings.model.folder).roles)
+    numbers = {(one.decision.series_instance_uid, one.decision.part): one.number for one in rows}
+    for role, key in choices.items():
+        click.echo(f"  chosen by hand: {role} = {numbers.get(key, 'a series that is not here')}")
+    for attempt in attempts:
+        click.echo(_of_attempt(attempt))
+    for receipt in receipts:
+        click.echo(f"  delivered {receipt.delivered_at:%F %T} to {receipt.destination}")
+    _print_end(row)
+
+
+def _print_head(row: CaseRow, series_count: int, image_count: int) -> None:
+    run = f", run {row.run}" if row.run > 1 else ""
+    click.secho(f"{row.case_id}  {row.state.value}  revision {row.revision}{run}", bold=True)
+    click.echo(
+        f"  {image_count} images in {series_count} series, the first {row.opened_at:%F %T}, "
+        f"the last {row.last_received_at:%F %T}"
+    )
+    if row.closed_by is not None:
+        click.echo(f"  closed {row.closed_at:%F %T} ({row.closed_by.value}): {row.reason}")
+    elif row.reason:
+        click.echo(f"  waits for: {row.reason}")
+
+
+def _of_attempt(attempt: AttemptRow) -> str:
+    where = f" to {attempt.destination}" if attempt.destination else ""
+    took = ""
+    if attempt.ended_at is not None:
+        took = f", {(attempt.ended_at - attempt.started_at).total_seconds():.1f} s"
+    why = f": {attempt.code}: {attempt.sentence}" if attempt.code else ""
+    how = attempt.outcome or "not ended"
+    return f"  {attempt.stage.value} {attempt.started_at:%F %T}{where}: {how}{took}{why}"
+
+
+def _print_end(row: CaseRow) -> None:
+    from node import series_table
+
+    series_table.show_findings(row.summary or {})
+    for label, volume_ml in (row.summary or {}).get("volumes_ml", {}).items():
+        click.echo(f"  {label:<44}{volume_ml:>8.1f} mL")
+    if row.code:
+        click.secho(f"  {row.code}: {row.sentence}", fg="red")
+        click.echo(f"  -> {row.advice}")
+
+
+# -- what an operator can do ----------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("case_id")
+@click.pass_obj
+def retry(settings: Settings, case_id: str) -> None:
+    """Start a failed, rejected or cancelled case again where it stood."""
+    from node.jobs import Jobs
+    from node.pipeline import next_jobs
+
+    with writing(settings) as ledger:
+        row = ledger.reopen(case_id)
+        jobs = Jobs(settings.jobs_url)
+        for job in next_jobs(row, ledger, settings.destinations):
+            jobs.submit(job)
+    click.echo(f"{case_id} goes on from {row.state}")
+
+
+@click.command()
+@click.argument("case_id")
+@click.pass_obj
+def cancel(settings: Settings, case_id: str) -> None:
+    """Stop a case; what it has received stays."""
+    from node.cases import CaseState
+    from node.disposition import ending_of
+    from node.errors import CancelledByOperatorError
+    from node.jobs import Jobs
+
+    with writing(settings) as ledger:
+        ledger.end_case(case_id, ending_of(CancelledByOperatorError(), CaseState.CANCELLED))
+    Jobs(settings.jobs_url).cancel(case_id)
+    click.echo(f"{case_id} is cancelled")
+
+
+@click.command()
+@click.argument("case_id")
+@click.pass_obj
+def complete(settings: Settings, case_id: str) -> None:
+    """Close a case that still receives with what there is."""
+    with writing(settings) as ledger:
+        ledger.request_completion(case_id)
+    click.echo(f"{case_id} is closed at the node's next look, with what there is")
+
+
+@click.command()
+@click.argument("case_id")
+@click.argument("choices", nargs=-1, metavar="[ROLE=NUMBER]...")
+@click.option("--none", "is_none", is_flag=True, help="Take every earlier choice back.")
+@click.pass_obj
+def choose(settings: Settings, case_id: str, choices: tuple[str, ...], *, is_none: bool) -> None:
+    """Say which series serves which role; NUMBER is that of `neuroseg cases show CASE_ID`.
+
+    The choices replace all earlier ones. Roles that are not named are left to the node.
+    """
+    from converters.sequences import SeriesKey
+    from inference import manifest as manifests
+    from node import series_table
+
+    if is_none == bool(choices):
+        raise click.UsageError("name at least one ROLE=NUMBER, or give --none")
+    roles = manifests.load(settings.model.folder).roles
+    with writing(settings) as ledger:
+        ledger.case(case_id)
+        rows = series_table.numbered(ledger.decisions(case_id))
+        wanted = _parse(choices, rows, roles)
+        keys = {
+            role: SeriesKey(one.decision.series_instance_uid, one.decision.part)
+            for role, one in wanted.items()
+        }
+        row = ledger.choose_series(case_id, keys, roles=roles)
+    for role, one in wanted.items():
+        what = series_table.printable(one.decision.description) or "no description"
+        click.echo(f'{role} = {one.number}: "{what}", {one.decision.sequence}')
+    click.echo(_then(case_id, row))
+
+
+def _parse(
+    choices: Sequence[str], rows: Sequence[Row], roles: Sequence[Role]
+) -> Mapping[Role, Row]:
+    """Return which series was named for which role.
+
+    Raises
+    ------
+    click.BadParameter
+        A choice that is none, or names a role or a number that there is not.
+    """
+    by_number = {str(row.number): row for row in rows}
+    found: dict[Role, Row] = {}
+    for choice in choices:
+        role, _, number = choice.partition("=")
+        if role not in roles:
+            raise click.BadParameter(f"{choice!r}: the role is none of {', '.join(roles)}")
+        if role in found:
+            raise click.BadParameter(f"{choice!r}: {role} is named twice")
+        if number not in by_number:
+            known = f"1 to {len(rows)}" if rows else "none, as nothing is decided yet"
+            raise click.BadParameter(f"{choice!r}: the numbers of this case are {known}")
+        found[role] = by_number[number]
+    return found
+
+
+def _then(case_id: str, row: CaseRow) -> str:
+    """Return what happens next."""
+    from node.cases import CaseState
+
+    if row.case_id != case_id:
+        return f"revision {row.revision} of the study is opened for it: {row.case_id}"
+    if row.state is CaseState.RECEIVING:
+        return f"{case_id} is decided by it at the node's next look"
+    return f"kept; start the case again: neuroseg cases retry {case_id}"
+
+
+COMMANDS = (show, retry, cancel, complete, choose)

@@ -1,0 +1,75 @@
+"""Write docs/codes.md: every code of the project with its sentence and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import converters.errors
+import inference.errors
+import node.errors
+from converters.errors import CodedError, InputRejectedError
+
+DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "codes.md"
+_HEAD: Final = """\
+# Codes
+
+Whatever the node refuses or cannot do has one of these codes, kept for ever; the page, the API, the
+log and the command line show the same one. The sentence is filled in with numbers, DICOM keywords
+and roles, never with a value of a patient's header. Written by `scripts/write_codes.py`.
+"""
+_REJECTED: Final = """\
+The study is rejected; a retry without new images, another choice of series or another setting ends
+the same way."""
+_GROUPS: Final = (
+    ("Images that cannot be used", _REJECTED),
+    ("Results that could not be written", "Our own defect until shown otherwise."),
+    ("Model and device", ""),
+    ("The node", ""),
+)
+_PLACE: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
+
+
+def render() -> str:
+    """Return the document."""
+    parts = [_HEAD]
+    for (title, text), kinds in zip(_GROUPS, _grouped(), strict=True):
+        parts.append(f"## {title}\n")
+        if text:
+            parts.append(f"{text}\n")
+        rows = [f"| `{one.code}` | {_shown(one.sentence)} | {one.advice} |" for one in kinds]
+        parts.append("\n".join(["| code | sentence | what to do |", "|---|---|---|", *rows, ""]))
+    return "\n".join(parts)
+
+
+def _grouped() -> tuple[list[type[CodedError]], ...]:
+    known = sorted(_concrete(CodedError), key=lambda one: one.code)
+    by_home = {
+        module: [one for one in known if one.__module__ == module.__name__]
+        for module in (converters.errors, inference.errors, node.errors)
+    }
+    own = by_home[converters.errors]
+    return (
+        [one for one in own if issubclass(one, InputRejectedError)],
+        [one for one in own if not issubclass(one, InputRejectedError)],
+        by_home[inference.errors],
+        by_home[node.errors],
+    )
+
+
+def _concrete(kind: type[CodedError]) -> Iterator[type[CodedError]]:
+    for one in kind.__subclasses__():
+        if one.code:
+            yield one
+        yield from _concrete(one)
+
+
+def _shown(sentence: str) -> str:
+    """Return a sentence with its places as a reader of the table understands them."""
+    return _PLACE.sub(r"*\1*", sentence.replace("|", "\\|"))
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(render(), encoding="utf-8")

@@ -1,0 +1,227 @@
+"""`neuroseg cases` against a real ledger: what is shown of a case and what an operator can do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from dbos import run_dbos_database_migrations
+
+from converters.sequences import SeriesKey
+from node.__main__ import main
+from node.cases import CaseState
+from tests.web_cases import MODEL_FOLDER, WebNode, unused
+
+UNKNOWN = "0" * 32
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[WebNode]:
+    made = WebNode.create(tmp_path / "spool")
+    yield made
+    made.ledger.close()
+
+
+def cases(node: WebNode, *arguments: str) -> Result:
+    """Run the command line on the node's ledger."""
+    config = node.spool.root.parent / "node.toml"
+    config.write_text(
+        f"[spool]\npath = '{node.spool.root}'\n[model]\nfolder = '{MODEL_FOLDER}'\n",
+        encoding="utf-8",
+    )
+    command = ["cases", "--config", str(config), *arguments]
+    return CliRunner().invoke(main, command, catch_exceptions=False)
+
+
+def flat(result: Result) -> str:
+    """Return what was printed with every run of blanks as one."""
+    return " ".join(result.output.split())
+
+
+def test_cases_are_listed_with_what_became_of_them(node: WebNode) -> None:
+    node.rejected("1.2.1")
+    node.delivered("1.2.2")
+    output = cases(node).output
+    assert "STUDY_SEQUENCE_MISSING: no series serves as t1, t1gd" in output
+    assert "Oedema 48.3 mL" in output
+    listed = json.loads(cases(node, "--json").output)
+    assert {one["state"] for one in listed} == {"rejected", "delivered"}
+
+
+def test_a_delivered_case_shows_its_series_attempts_findings_and_volumes(node: WebNode) -> None:
+    case_id = node.delivered("1.2.1")
+    shown = flat(cases(node, "show", case_id))
+    assert f"{case_id} delivered revision 1" in shown
+    assert "12 images in 4 series" in shown
+    assert "four series are whole" in shown
+    assert "4 t2 T2w 0.97 PD 0.20 3 3 slices, 0.90 x 0.90 x 4.00 mm, axial, 2-D" in shown
+    assert "alignment of flair: moved by 7.4 mm and 3.1 degrees" in shown
+    assert "note: INPUT_UNUSUAL" in shown
+    assert "segment" in shown
+    assert "deliver" in shown
+    assert "to pacs" in shown
+    assert "Enhancing tumour 12.7 mL" in shown
+
+
+def test_an_open_case_says_what_it_waits_for(node: WebNode) -> None:
+    case_id = node.receive("1.2.1", roles=("flair",))
+    assert "waits for" not in flat(cases(node, "show", case_id))
+    node.wait(case_id, "12 images of 1 series that the PACS has")
+    assert "waits for: 12 images of 1 series that the PACS has" in flat(
+        cases(node, "show", case_id)
+    )
+
+
+def test_a_rejected_case_shows_its_code_sentence_and_advice(node: WebNode) -> None:
+    shown = flat(cases(node, "show", node.rejected("1.2.1")))
+    assert "STUDY_SEQUENCE_MISSING: no series serves as t1, t1gd" in shown
+    assert "-> Send the missing sequence" in shown
+
+
+def test_a_failed_delivery_is_shown_with_its_reason(node: WebNode) -> None:
+    case_id = node.receive("1.2.1")
+    node.close(case_id)
+    node.encode(case_id)
+    error = node.fail_delivery(case_id)
+    shown = flat(cases(node, "show", case_id))
+    assert "deliver" in shown
+    assert f"to pacs: retry, 0.0 s: {error.code}: {error}" in shown
+
+
+@pytest.mark.parametrize("action", ["show", "retry", "cancel", "complete"])
+def test_a_case_that_there_is_not_is_an_error_with_its_code(node: WebNode, action: str) -> None:
+    result = cases(node, action, UNKNOWN)
+    assert result.exit_code == 1
+    assert "CASE_UNKNOWN: there is no such case" in result.output
+
+
+def test_an_open_case_is_completed_at_the_next_look(node: WebNode) -> None:
+    case_id = node.receive("1.2.1")
+    result = cases(node, "complete", case_id)
+    assert result.exit_code == 0
+    assert "closed at the node's next look" in result.output
+    assert node.ledger.case(case_id).completion_requested_at is not None
+
+
+def test_a_case_that_no_longer_receives_cannot_be_completed(node: WebNode) -> None:
+    result = cases(node, "complete", node.delivered("1.2.1"))
+    assert result.exit_code == 1
+    assert "CASE_NOT_OPEN: the case is delivered, expected receiving" in result.output
+
+
+def test_a_failed_case_is_retried_where_it_stood(node: WebNode) -> None:
+    run_dbos_database_migrations(node.settings.jobs_url)  # as the first start of a node does
+    case_id = node.failed("1.2.1")
+    assert f"{case_id} goes on from assembled" in cases(node, "retry", case_id).output
+    assert node.ledger.case(case_id).state is CaseState.ASSEMBLED
+
+
+def test_an_open_case_is_cancelled(node: WebNode) -> None:
+    run_dbos_database_migrations(node.settings.jobs_url)  # as the first start of a node does
+    case_id = node.receive("1.2.1")
+    assert f"{case_id} is cancelled" in cases(node, "cancel", case_id).output
+    assert node.ledger.case(case_id).state is CaseState.CANCELLED
+
+
+# -- choosing series by hand ----------------------------------------------------------------------
+
+
+def test_a_choice_is_kept_and_repeated_in_words(node: WebNode) -> None:
+    case_id = node.receive("1.2.1", roles=("flair", "t2"))
+    node.wait(case_id, "t1", more=[unused("1.2.1", 4, description="ep2d")])
+    result = cases(node, "choose", case_id, "t2=2", "flair=1")
+    assert result.exit_code == 0
+    assert 't2 = 2: "ep2d", other: DWI' in result.output
+    assert f"{case_id} is decided by it at the node's next look" in result.output
+    assert node.ledger.choices(case_id) == {
+        "flair": SeriesKey("1.2.1.1"),
+        "t2": SeriesKey("1.2.1.4"),
+    }
+    assert "chosen by hand: t2 = 2" in cases(node, "show", case_id).output
+
+
+def test_a_part_of_a_series_can_be_chosen(node: WebNode) -> None:
+    case_id = node.receive("1.2.1", roles=("flair", "t2"))
+    parts = [unused("1.2.1", 4, part=f"EchoTime={echo}") for echo in (11, 90)]
+    node.wait(case_id, "t1", more=parts)
+    assert cases(node, "choose", case_id, "t2=3").exit_code == 0
+    assert node.ledger.choices(case_id) == {"t2": SeriesKey("1.2.1.4", "EchoTime=90")}
+
+
+def test_choices_are_taken_back(node: WebNode) -> None:
+    case_id = node.receive("1.2.1")
+    node.wait(case_id, "t1")
+    cases(node, "choose", case_id, "t2=1")
+    assert cases(node, "choose", case_id, "--none").exit_code == 0
+    assert node.ledger.choices(case_id) == {}
+
+
+def test_a_choice_for_a_rejected_case_says_how_to_start_it_again(node: WebNode) -> None:
+    case_id = node.rejected("1.2.1")
+    result = cases(node, "choose", case_id, "t1=1")
+    assert f"start the case again: neuroseg cases retry {case_id}" in result.output
+    assert "receiving" in cases(node, "retry", case_id).output
+
+
+def test_a_choice_for_a_case_with_a_result_opens_the_next_revision(node: WebNode) -> None:
+    case_id = node.delivered("1.2.1")
+    result = cases(node, "choose", case_id, "t1=3")
+    newest = node.ledger.cases(limit=1)[0]
+    assert newest.revision == 2
+    assert f"revision 2 of the study is opened for it: {newest.case_id}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ((), "name at least one ROLE=NUMBER, or give --none"),
+        (("t1=1", "--none"), "name at least one ROLE=NUMBER, or give --none"),
+        (("pet=1",), "the role is none of flair, t1, t1gd, t2"),
+        (("t1",), "the numbers of this case are 1 to 4"),
+        (("t1=9",), "the numbers of this case are 1 to 4"),
+        (("t1=01",), "the numbers of this case are 1 to 4"),
+        (("t1=1", "t1=2"), "t1 is named twice"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_wrong_usage_and_changes_nothing(
+    node: WebNode, choices: tuple[str, ...], words: str
+) -> None:
+    case_id = node.delivered("1.2.1")
+    result = cases(node, "choose", case_id, *choices)
+    assert result.exit_code == 2
+    assert words in flat(result)
+    assert node.ledger.choices(case_id) == {}
+    assert len(node.ledger.cases()) == 1
+
+
+def test_one_series_for_two_roles_is_refused_with_its_code(node: WebNode) -> None:
+    case_id = node.delivered("1.2.1")
+    result = cases(node, "choose", case_id, "t1=1", "t2=1")
+    assert result.exit_code == 1
+    assert "SERIES_CHOSEN_TWICE: one series was chosen for t1 and for t2" in result.output
+
+
+def test_a_case_at_work_takes_no_choice(node: WebNode) -> None:
+    case_id = node.receive("1.2.1")
+    node.close(case_id)
+    result = cases(node, "choose", case_id, "t1=2")
+    assert result.exit_code == 1
+    assert "CASE_NOT_OPEN" in result.output
+
+
+def test_a_case_of_which_nothing_is_decided_has_no_numbers(node: WebNode) -> None:
+    result = cases(node, "choose", node.receive("1.2.1"), "t1=1")
+    assert result.exit_code == 2
+    assert "none, as nothing is decided yet" in flat(result)
+
+
+def test_a_description_cannot_steer_the_terminal(node: WebNode) -> None:
+    case_id = node.receive("1.2.1", roles=("flair", "t2"))
+    hostile = replace(unused("1.2.1", 4), description="\x1b[31mt2")
+    node.wait(case_id, "t1", more=[hostile])
+    assert "\x1b" not in cases(node, "choose", case_id, "t2=2").output
+    assert "\x1b" not in cases(node, "show", case_id).output
