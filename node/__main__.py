@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from node import case_commands
+from node import case_commands, model_commands
 
 if TYPE_CHECKING:
     from node.settings import Settings
@@ -152,6 +152,7 @@ def cases(ctx: click.Context, config: Path | None, limit: int, *, as_json: bool)
 for _command in case_commands.COMMANDS:
     cases.add_command(_command)
 
+main.add_command(model_commands.model)
 
 
 @main.command()
