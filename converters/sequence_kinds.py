@@ -238,7 +238,9 @@ def _found(
     kind = _KINDS.get(best, best.removeprefix(OTHER))
     because = list(contrast.because) if kind == "T1" else []
     because += dict.fromkeys(one.because for one in clues if one.kind == kind and one.because)
-    because.append(sequence_physics.describe(evidence.physics) or "no acquisition times given")
+    times = sequence_physics.describe(evidence.physics)
+    if times or evidence.modality == "MR":
+        because.append(times or "no acquisition times given")
     return Classification(
         sequence=best,
         role=ROLES.get(best),

@@ -140,6 +140,8 @@ def _best(role: Role, pool: Sequence[Judged]) -> Judged:
     best = [one for one in pool if _rank(one) == top]
     if len(best) > 1:
         best = _latest(best)
+    if not best[0].candidate.is_whole:  # whichever it is, its own fault says more
+        return min(best, key=lambda one: one.candidate.key)
     if len(best) > 1:
         raise RoleAmbiguousError(count=len(best), role=role)
     if best[0].found.score < ACCEPTANCE_SCORE:

@@ -149,6 +149,15 @@ def test_of_two_equal_acquisitions_without_any_agent_the_later_one_is_doubtful()
     assert _served(choose(pair, ("t1",))) == {"t1": "first"}
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_broken_series_are_never_ambiguous_their_own_fault_says_more(
+    order: tuple[int, int],
+) -> None:
+    pair = [_candidate("t2_tse", T2, uid=uid, whole=False) for uid in ("1", "2")]
+    chosen = choose([pair[index] for index in order], ("t2",))
+    assert {one.series_instance_uid: one.role for one in chosen} == {"1": "t2", "2": None}
+
+
 @pytest.mark.parametrize(("first", "second"), [(None, 5.0), (5.0, 5.0), (None, None)])
 def test_acquisitions_without_an_order_in_time_stay_ambiguous(
     first: float | None, second: float | None
