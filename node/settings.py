@@ -187,10 +187,9 @@ class Delivery(_Branch):
     max_attempts: int = Field(default=200, ge=1)
 
 
-class Source(_Branch):
-    """The PACS that studies come from, asked how many instances they have."""
+class _Peer(_Branch):
+    """How a remote AE is reached: DIMSE by host, port and AE title; DICOMweb by URL."""
 
-    transport: Literal["none", "qido", "cfind"] = "none"
     host: str = ""
     port: Port = 0
     ae_title: AeTitle = "PACS"
@@ -198,6 +197,12 @@ class Source(_Branch):
     username: str = ""
     password: SecretStr = SecretStr("")
     bearer_token: SecretStr = SecretStr("")
+
+
+class Source(_Peer):
+    """The PACS that studies come from, asked how many instances they have."""
+
+    transport: Literal["none", "qido", "cfind"] = "none"
     timeout_s: float = Field(default=10.0, gt=0)
     poll_s: Seconds = 10.0
 
@@ -222,18 +227,11 @@ def _is_plain_url(text: str) -> bool:
     )
 
 
-class Destination(_Branch):
+class Destination(_Peer):
     """One peer that results go to."""
 
     name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
     transport: Transport
-    host: str = ""
-    port: Port = 0
-    ae_title: AeTitle = "PACS"
-    url: str = ""
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    bearer_token: SecretStr = SecretStr("")
     timeout_s: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from node import logs
+from node.jobs import Jobs, Worker
 from node.ledger import Ledger
 from node.spool import Spool
 from tests import peers, phantoms
@@ -62,3 +63,16 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
     yield ledger
     ledger.close()
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    """Return a queue whose tables a worker has made and that nobody serves."""
+    folder = tmp_path_factory.mktemp("jobs")
+    url = f"sqlite:///{folder}/jobs.sqlite"
+    worker = Worker(url, executor_id="test/idle", queues={}, handler=lambda _: [], poll_s=1.0)
+    worker.start(folder)
+    jobs = Jobs(url)
+    yield jobs
+    jobs.close()
+    worker.stop(grace_s=1)

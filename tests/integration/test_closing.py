@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from converters import phantom
 from inference import manifest as manifests
 from node.cases import CaseState, Stage
 from node.closing import Closer
-from node.jobs import Job, Jobs, Worker
+from node.jobs import Job, Jobs
 from node.ledger import Ledger
 from node.pipeline import Parts
 from node.settings import Assemble, Settings
@@ -19,19 +18,6 @@ from node.spool import Spool
 from tests.integration.test_pipeline import take_in
 from tests.nodes import MODEL
 from tests.waiting import wait_until
-
-
-@pytest.fixture(scope="module")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
-    """Return a queue whose tables a worker has made and that nobody serves."""
-    folder = tmp_path_factory.mktemp("jobs")
-    url = f"sqlite:///{folder}/jobs.sqlite"
-    worker = Worker(url, executor_id="test/idle", queues={}, handler=lambda _: [], poll_s=1.0)
-    worker.start(folder)
-    jobs = Jobs(url)
-    yield jobs
-    jobs.close()
-    worker.stop(grace_s=1)
 
 
 @pytest.fixture

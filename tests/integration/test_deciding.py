@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from node.cases import CaseState, ClosedBy, Ending
 from node.closing import Closer
 from node.disposition import ending_of
 from node.errors import CancelledByOperatorError, ConfigError
-from node.jobs import Jobs, Worker
+from node.jobs import Jobs
 from node.ledger import Ledger
 from node.pipeline import Parts
 from node.receive.scp import StorageScp
@@ -44,19 +43,6 @@ class Clock:
     def __call__(self) -> datetime:
         """Return the time."""
         return datetime.now(UTC) + timedelta(seconds=self.ahead_s)
-
-
-@pytest.fixture(scope="module")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
-    """Return a queue whose tables a worker has made and that nobody serves."""
-    folder = tmp_path_factory.mktemp("jobs")
-    url = f"sqlite:///{folder}/jobs.sqlite"
-    worker = Worker(url, executor_id="test/idle", queues={}, handler=lambda _: [], poll_s=1.0)
-    worker.start(folder)
-    jobs = Jobs(url)
-    yield jobs
-    jobs.close()
-    worker.stop(grace_s=1)
 
 
 class Desk:

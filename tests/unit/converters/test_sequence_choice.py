@@ -15,66 +15,40 @@ from converters.errors import RoleAmbiguousError, RoleUncertainError
 from converters.sequences import (
     ACCEPTANCE_SCORE,
     Candidate,
-    Choice,
-    Physics,
     Ruling,
     SequenceEvidence,
     SeriesKey,
     choose,
 )
 from converters.volume import Grid
-
-ROLES = ("flair", "t1", "t1gd", "t2")
-NOTHING = Physics()
-T1 = Physics(repetition_time_ms=550.0, echo_time_ms=9.0, scanning=("SE",))
-T2 = Physics(repetition_time_ms=5200.0, echo_time_ms=98.0, scanning=("SE",))
-FLAIR = Physics(
-    repetition_time_ms=9000.0, echo_time_ms=88.0, inversion_time_ms=2500.0, scanning=("SE", "IR")
+from tests.sequence_examples import (
+    FLAIR,
+    MPRAGE,
+    NOTHING,
+    ROLES,
+    T1,
+    T2,
+    acquired,
+    candidate,
+    served,
 )
-MPRAGE = Physics(
-    repetition_time_ms=1900.0, echo_time_ms=2.9, inversion_time_ms=900.0, scanning=("GR", "IR")
-)
-
-
-def _candidate(
-    name: str,
-    physics: Physics = NOTHING,
-    *,
-    uid: str = "",
-    slices: int = 20,
-    whole: bool = True,
-) -> Candidate:
-    evidence = SequenceEvidence(description=name, physics=physics)
-    return Candidate(
-        series_instance_uid=uid or name, evidence=evidence, slice_count=slices, is_whole=whole
-    )
-
-
-def _acquired(at_s: float | None, candidate: Candidate, *, agent: bool = False) -> Candidate:
-    evidence = replace(candidate.evidence, acquired_at_s=at_s, has_agent=agent)
-    return replace(candidate, evidence=evidence)
-
 
 USUAL = (
-    _candidate("t2_tirm_dark-fluid", FLAIR),
-    _candidate("t1_se", T1),
-    _candidate("t1_se KM", T1),
-    _candidate("t2_tse", T2),
+    candidate("t2_tirm_dark-fluid", FLAIR),
+    candidate("t1_se", T1),
+    candidate("t1_se KM", T1),
+    candidate("t2_tse", T2),
 )
-
-
-def _served(choices: tuple[Choice, ...]) -> dict[str, str]:
-    return {one.role: one.series_instance_uid for one in choices if one.role is not None}
 
 
 def test_the_usual_study_serves_every_role() -> None:
     choices = choose(USUAL, ROLES)
     assert [one.role for one in choices] == list(ROLES)
-    assert _served(choices)["t1gd"] == "t1_se KM"
+    assert served(choices)["t1gd"] == "t1_se KM"
 
 
 def test_every_candidate_gets_a_choice_in_the_order_given() -> None:
-    many = [*USUAL, _candidate("localizer", slices=3), _candidate("dwi")]
+    many = [*USUAL, candidate("localizer", slices=3), candidate("dwi")]
     choices = choose(many, ROLES)
     assert [one.series_instance_uid for one in choices] == [one.series_instance_uid for one in many]
     assert [one.role for one in choices[4:]] == [None, None]
@@ -82,36 +56,36 @@ def test_every_candidate_gets_a_choice_in_the_order_given() -> None:
 
 
 def test_a_role_without_a_series_is_absent() -> None:
-    assert set(_served(choose(USUAL[:2], ROLES))) == {"flair", "t1"}
+    assert set(served(choose(USUAL[:2], ROLES))) == {"flair", "t1"}
 
 
 def test_a_role_that_the_model_does_not_need_is_not_given() -> None:
     choices = choose(USUAL, ("t1gd",))
-    assert _served(choices) == {"t1gd": "t1_se KM"}
+    assert served(choices) == {"t1gd": "t1_se KM"}
     assert choices[3].sequence == "T2w"
 
 
 def test_more_slices_win_among_certain_series_and_the_reason_says_so() -> None:
-    thin = _candidate("t1_mprage KM", MPRAGE, slices=176)
+    thin = candidate("t1_mprage KM", MPRAGE, slices=176)
     choices = choose([*USUAL, thin], ROLES)
-    assert _served(choices)["t1gd"] == "t1_mprage KM"
+    assert served(choices)["t1gd"] == "t1_mprage KM"
     assert choices[4].reason.endswith("; chosen of 2: more slices")
     assert choices[2].reason.endswith("; not chosen, another is better: more slices")
 
 
 def test_a_whole_series_wins_over_a_larger_one_with_holes() -> None:
-    broken = _candidate("t1_mprage KM", MPRAGE, slices=176, whole=False)
-    assert _served(choose([*USUAL, broken], ROLES))["t1gd"] == "t1_se KM"
+    broken = candidate("t1_mprage KM", MPRAGE, slices=176, whole=False)
+    assert served(choose([*USUAL, broken], ROLES))["t1gd"] == "t1_se KM"
 
 
 def test_a_certain_series_wins_over_an_uncertain_larger_one() -> None:
-    doubtful = _candidate("t1_se", T2, uid="doubtful", slices=100)
-    assert _served(choose([*USUAL, doubtful], ROLES))["t2"] == "t2_tse"
+    doubtful = candidate("t1_se", T2, uid="doubtful", slices=100)
+    assert served(choose([*USUAL, doubtful], ROLES))["t2"] == "t2_tse"
 
 
 def test_a_role_that_only_an_uncertain_series_serves_is_refused() -> None:
     with pytest.raises(RoleUncertainError) as caught:
-        choose([_candidate("t1_se", T2)], ("t2",))
+        choose([candidate("t1_se", T2)], ("t2",))
     assert caught.value.evidence["role"] == "t2"
     assert float(caught.value.evidence["score"]) < ACCEPTANCE_SCORE
     assert "expected at least 0.70" in str(caught.value)
@@ -119,20 +93,20 @@ def test_a_role_that_only_an_uncertain_series_serves_is_refused() -> None:
 
 def test_two_series_that_nothing_tells_apart_are_ambiguous() -> None:
     with pytest.raises(RoleAmbiguousError) as caught:
-        choose([*USUAL, _candidate("t2_tse", T2, uid="again")], ROLES)
+        choose([*USUAL, candidate("t2_tse", T2, uid="again")], ROLES)
     assert caught.value.evidence == {"count": 2, "role": "t2"}
 
 
 def test_two_series_for_a_role_that_is_not_needed_are_no_matter() -> None:
-    choices = choose([*USUAL, _candidate("t2_tse", T2, uid="again")], ("t1",))
-    assert _served(choices) == {"t1": "t1_se"}
+    choices = choose([*USUAL, candidate("t2_tse", T2, uid="again")], ("t1",))
+    assert served(choices) == {"t1": "t1_se"}
 
 
 def test_of_two_equal_acquisitions_with_an_agent_the_later_one_comes_after_it() -> None:
-    before = _acquired(100.0, _candidate("t1_se", T1, uid="before"), agent=True)
-    after = _acquired(900.0, _candidate("t1_se", T1, uid="after"), agent=True)
+    before = acquired(100.0, candidate("t1_se", T1, uid="before"), agent=True)
+    after = acquired(900.0, candidate("t1_se", T1, uid="after"), agent=True)
     choices = choose([after, before], ROLES)
-    assert _served(choices) == {"t1": "before", "t1gd": "after"}
+    assert served(choices) == {"t1": "before", "t1gd": "after"}
     assert choices[0].reason.startswith("T1gd: acquired later of series with one protocol")
     assert choices[1].reason.startswith("T1w: acquired first of series with one protocol")
     assert {one.score for one in choices} == {0.85}
@@ -140,20 +114,20 @@ def test_of_two_equal_acquisitions_with_an_agent_the_later_one_comes_after_it() 
 
 def test_of_two_equal_acquisitions_without_any_agent_the_later_one_is_doubtful() -> None:
     pair = [
-        _acquired(100.0, _candidate("t1_se", T1, uid="first")),
-        _acquired(900.0, _candidate("t1_se", T1, uid="later")),
+        acquired(100.0, candidate("t1_se", T1, uid="first")),
+        acquired(900.0, candidate("t1_se", T1, uid="later")),
     ]
     with pytest.raises(RoleUncertainError) as caught:
         choose(pair, ROLES)
     assert caught.value.evidence["role"] == "t1gd"
-    assert _served(choose(pair, ("t1",))) == {"t1": "first"}
+    assert served(choose(pair, ("t1",))) == {"t1": "first"}
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_broken_series_are_never_ambiguous_their_own_fault_says_more(
     order: tuple[int, int],
 ) -> None:
-    pair = [_candidate("t2_tse", T2, uid=uid, whole=False) for uid in ("1", "2")]
+    pair = [candidate("t2_tse", T2, uid=uid, whole=False) for uid in ("1", "2")]
     chosen = choose([pair[index] for index in order], ("t2",))
     assert {one.series_instance_uid: one.role for one in chosen} == {"1": "t2", "2": None}
 
@@ -163,8 +137,8 @@ def test_acquisitions_without_an_order_in_time_stay_ambiguous(
     first: float | None, second: float | None
 ) -> None:
     pair = [
-        _acquired(first, _candidate("t1_se", T1, uid="1")),
-        _acquired(second, _candidate("t1_se", T1, uid="2")),
+        acquired(first, candidate("t1_se", T1, uid="1")),
+        acquired(second, candidate("t1_se", T1, uid="2")),
     ]
     with pytest.raises(RoleAmbiguousError):
         choose(pair, ROLES)
@@ -185,8 +159,8 @@ def _typed(one: Candidate, *image_type: str) -> Candidate:
     return replace(one, evidence=replace(one.evidence, image_type=image_type))
 
 
-THICK = _on_grid(_candidate("t2_tse", T2, uid="thick"), 30, 5.0)
-THIN = _on_grid(_candidate("t2_space", T2, uid="thin"), 160, 1.0)
+THICK = _on_grid(candidate("t2_tse", T2, uid="thick"), 30, 5.0)
+THIN = _on_grid(candidate("t2_space", T2, uid="thin"), 160, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +175,7 @@ THIN = _on_grid(_candidate("t2_space", T2, uid="thin"), 160, 1.0)
         (_on_grid(THICK, 31, 5.0), THICK, "more slices"),
         (_typed(THICK, "M", "DIS2D"), _typed(THICK, "M", "ND"), "corrected images"),
         (THICK, replace(THICK, evidence=SequenceEvidence(description="t2")), "the higher score"),
-        (_acquired(9.0, THICK), _acquired(1.0, THICK), "the latest repeat"),
+        (acquired(9.0, THICK), acquired(1.0, THICK), "the latest repeat"),
     ],
 )
 def test_the_first_criterion_that_tells_two_series_apart_decides(
@@ -218,29 +192,29 @@ def test_like_series_of_different_protocols_are_ambiguous_whenever_they_were_tak
     other = replace(THICK, series_instance_uid="2")
     other = replace(other, evidence=replace(other.evidence, description="t2_blade"))
     with pytest.raises(RoleAmbiguousError):
-        choose([_acquired(1.0, THICK), _acquired(2.0, other)], ("t2",))
+        choose([acquired(1.0, THICK), acquired(2.0, other)], ("t2",))
 
 
 # -- by hand and by rule --------------------------------------------------------------------------
 
 
 def test_a_choice_by_hand_comes_before_everything_else() -> None:
-    doubtful = _candidate("nobody knows", uid="9", slices=5)
+    doubtful = candidate("nobody knows", uid="9", slices=5)
     choices = choose([*USUAL, doubtful], ROLES, by_hand={"t2": SeriesKey("9")})
-    assert _served(choices)["t2"] == "9"
+    assert served(choices)["t2"] == "9"
     assert choices[4].reason.endswith("; chosen by hand")
     assert choices[3].role is None
 
 
 def test_a_series_chosen_by_hand_serves_no_other_role() -> None:
     choices = choose(USUAL, ROLES, by_hand={"t1gd": SeriesKey("t1_se")})
-    assert _served(choices)["t1gd"] == "t1_se"
-    assert "t1" not in _served(choices)
+    assert served(choices)["t1gd"] == "t1_se"
+    assert "t1" not in served(choices)
 
 
 def test_a_role_whose_choice_by_hand_is_not_there_stays_empty() -> None:
     choices = choose(USUAL, ROLES, by_hand={"t2": SeriesKey("gone")})
-    assert "t2" not in _served(choices)
+    assert "t2" not in served(choices)
 
 
 def test_a_choice_by_hand_for_a_role_that_is_not_needed_changes_nothing() -> None:
@@ -281,9 +255,9 @@ _PHYSICS = st.sampled_from([NOTHING, T1, T2, FLAIR, MPRAGE])
 def _studies(draw: st.DrawFn) -> list[Candidate]:
     return [
         replace(
-            _acquired(
+            acquired(
                 draw(st.none() | st.sampled_from([0.0, 10.0, 300.0, 900.0])),
-                _candidate(draw(_NAMES), draw(_PHYSICS), uid=str(index)),
+                candidate(draw(_NAMES), draw(_PHYSICS), uid=str(index)),
                 agent=draw(st.booleans()),
             ),
             slice_count=draw(st.sampled_from([20, 176])),

@@ -9,61 +9,34 @@ import pytest
 from converters.errors import RoleUncertainError
 from converters.sequences import (
     ACCEPTANCE_SCORE,
-    Candidate,
-    Choice,
     Physics,
-    SequenceEvidence,
     choose,
     judge,
 )
-
-ROLES = ("flair", "t1", "t1gd", "t2")
-NOTHING = Physics()
-T1 = Physics(repetition_time_ms=550.0, echo_time_ms=9.0, scanning=("SE",))
-T2 = Physics(repetition_time_ms=5200.0, echo_time_ms=98.0, scanning=("SE",))
-FLAIR = Physics(
-    repetition_time_ms=9000.0, echo_time_ms=88.0, inversion_time_ms=2500.0, scanning=("SE", "IR")
+from tests.sequence_examples import (
+    FLAIR,
+    MPRAGE,
+    ROLES,
+    T1,
+    T2,
+    acquired,
+    candidate,
+    served,
 )
-MPRAGE = Physics(
-    repetition_time_ms=1900.0, echo_time_ms=2.9, inversion_time_ms=900.0, scanning=("GR", "IR")
-)
-
-
-def _candidate(
-    name: str,
-    physics: Physics = NOTHING,
-    *,
-    uid: str = "",
-    slices: int = 20,
-    whole: bool = True,
-) -> Candidate:
-    evidence = SequenceEvidence(description=name, physics=physics)
-    return Candidate(
-        series_instance_uid=uid or name, evidence=evidence, slice_count=slices, is_whole=whole
-    )
-
-
-def _acquired(at_s: float | None, candidate: Candidate, *, agent: bool = False) -> Candidate:
-    evidence = replace(candidate.evidence, acquired_at_s=at_s, has_agent=agent)
-    return replace(candidate, evidence=evidence)
-
-
-def _served(choices: tuple[Choice, ...]) -> dict[str, str]:
-    return {one.role: one.series_instance_uid for one in choices if one.role is not None}
 
 
 def test_reconstructions_of_one_acquisition_are_no_pair() -> None:
     both = [
-        _acquired(at_s, _candidate("t1_se", T1, uid=uid), agent=True)
+        acquired(at_s, candidate("t1_se", T1, uid=uid), agent=True)
         for uid, at_s in (("1", 1.0), ("2", 2.0))
     ]
     assert [one.found.sequence for one in judge(both)] == ["T1gd", "T1gd"]
 
 
 def test_what_is_acquired_after_a_series_with_agent_has_it_too() -> None:
-    early = _acquired(50.0, _candidate("t1_se", T1, uid="first"))
-    named = _acquired(100.0, _candidate("t1_mprage post", MPRAGE, uid="post"))
-    late = _acquired(900.0, _candidate("t1_fl2d", T1, uid="plain"))
+    early = acquired(50.0, candidate("t1_se", T1, uid="first"))
+    named = acquired(100.0, candidate("t1_mprage post", MPRAGE, uid="post"))
+    late = acquired(900.0, candidate("t1_fl2d", T1, uid="plain"))
     found = [one.found for one in judge([early, named, late])]
     assert [one.sequence for one in found] == ["T1w", "T1gd", "T1gd"]
     assert "acquired before every series with contrast agent" in found[0].reason
@@ -71,45 +44,45 @@ def test_what_is_acquired_after_a_series_with_agent_has_it_too() -> None:
 
 
 def test_times_of_different_days_tell_nothing() -> None:
-    named = _acquired(100.0, _candidate("t1_se post", T1, uid="post"))
-    other_day = _acquired(1e7, _candidate("t1_mprage", MPRAGE, uid="plain"))
+    named = acquired(100.0, candidate("t1_se post", T1, uid="post"))
+    other_day = acquired(1e7, candidate("t1_mprage", MPRAGE, uid="plain"))
     assert [one.found.sequence for one in judge([named, other_day])] == ["T1gd", "T1gd"]
     assert judge([named, other_day])[1].found.score < ACCEPTANCE_SCORE
 
 
 def test_a_perfusion_brings_its_agent_with_it() -> None:
     many = [
-        _acquired(10.0, _candidate("t1_se", T1, uid="1")),
-        _acquired(300.0, _candidate("DSC perfusion")),
-        _acquired(900.0, _candidate("t1_mprage", MPRAGE, uid="2")),
+        acquired(10.0, candidate("t1_se", T1, uid="1")),
+        acquired(300.0, candidate("DSC perfusion")),
+        acquired(900.0, candidate("t1_mprage", MPRAGE, uid="2")),
     ]
-    assert _served(choose(many, ROLES)) == {"t1": "1", "t1gd": "2"}
+    assert served(choose(many, ROLES)) == {"t1": "1", "t1gd": "2"}
 
 
 def test_an_agent_that_only_some_series_mention_tells_them_apart() -> None:
     many = [
-        _acquired(10.0, _candidate("t1_se", T1, uid="1")),
-        _acquired(900.0, _candidate("t1_mprage", MPRAGE, uid="2"), agent=True),
-        _acquired(990.0, _candidate("t1_fl2d", T1, uid="3")),
+        acquired(10.0, candidate("t1_se", T1, uid="1")),
+        acquired(900.0, candidate("t1_mprage", MPRAGE, uid="2"), agent=True),
+        acquired(990.0, candidate("t1_fl2d", T1, uid="3")),
     ]
     assert [one.found.sequence for one in judge(many)] == ["T1w", "T1gd", "T1gd"]
 
 
 def test_a_mention_that_every_series_carries_is_none() -> None:
-    plain = [_candidate(name, T2, uid=name) for name in ("t2 with contrast", "dwi contrast")]
-    many = [*plain, _candidate("t1_se with contrast", T1), _candidate("t1_tse contrast pre", T1)]
+    plain = [candidate(name, T2, uid=name) for name in ("t2 with contrast", "dwi contrast")]
+    many = [*plain, candidate("t1_se with contrast", T1), candidate("t1_tse contrast pre", T1)]
     assert [one.found.sequence for one in judge(many)][2:] == ["T1w", "T1w"]
-    agents = [_acquired(float(at), one, agent=True) for at, one in enumerate([*plain, many[2]])]
+    agents = [acquired(float(at), one, agent=True) for at, one in enumerate([*plain, many[2]])]
     assert judge(agents)[2].found.sequence == "T1w"
 
 
 def test_of_series_that_all_mention_an_agent_only_the_order_tells() -> None:
     plain = [
-        _acquired(float(index), _candidate(name, T2, uid=name), agent=True)
+        acquired(float(index), candidate(name, T2, uid=name), agent=True)
         for index, name in enumerate(("t2", "t2 cor"))
     ]
-    first = _acquired(100.0, _candidate("t1_se", T1), agent=True)
-    later = _acquired(900.0, _candidate("t1_mprage", MPRAGE), agent=True)
+    first = acquired(100.0, candidate("t1_se", T1), agent=True)
+    later = acquired(900.0, candidate("t1_mprage", MPRAGE), agent=True)
     (alone,) = judge([*plain, first])[2:]
     assert "every series mentions a contrast agent alike" in alone.found.reason
     assert alone.found.score < ACCEPTANCE_SCORE
@@ -119,18 +92,18 @@ def test_of_series_that_all_mention_an_agent_only_the_order_tells() -> None:
 
 
 def test_an_order_is_asked_for_where_the_names_say_before() -> None:
-    early = _acquired(100.0, _candidate("t1_se pre", T1, uid="pre", slices=30))
-    late = _acquired(900.0, _candidate("t1_se", T1, uid="plain"))
+    early = acquired(100.0, candidate("t1_se pre", T1, uid="pre", slices=30))
+    late = acquired(900.0, candidate("t1_se", T1, uid="plain"))
     with pytest.raises(RoleUncertainError):
         choose([early, late], ROLES)
 
 
 def test_in_a_tumour_protocol_a_second_t1_is_most_likely_after_the_agent() -> None:
     many = [
-        _acquired(0.0, _candidate("t2_tse", T2)),
-        _acquired(200.0, _candidate("t1_se", T1)),
-        _acquired(400.0, _candidate("t2 flair", FLAIR)),
-        _acquired(900.0, _candidate("t1_mprage", MPRAGE)),
+        acquired(0.0, candidate("t2_tse", T2)),
+        acquired(200.0, candidate("t1_se", T1)),
+        acquired(400.0, candidate("t2 flair", FLAIR)),
+        acquired(900.0, candidate("t1_mprage", MPRAGE)),
     ]
     found = judge(many)[3].found
     assert found.sequence == "T1gd"
@@ -139,12 +112,12 @@ def test_in_a_tumour_protocol_a_second_t1_is_most_likely_after_the_agent() -> No
 
 def test_one_flip_angle_after_the_other_is_a_map_in_the_making() -> None:
     vibe = Physics(repetition_time_ms=5.0, echo_time_ms=2.0, flip_angle_deg=5.0, scanning=("GR",))
-    many = [_candidate("3D", replace(vibe, flip_angle_deg=flip)) for flip in (5.0, 30.0)]
+    many = [candidate("3D", replace(vibe, flip_angle_deg=flip)) for flip in (5.0, 30.0)]
     assert {one.found.sequence for one in judge(many)} == {"other: parameter map"}
 
 
 def test_a_series_computed_from_another_one_serves_no_role() -> None:
-    original = _candidate("t1_mprage", MPRAGE, uid="1")
+    original = candidate("t1_mprage", MPRAGE, uid="1")
     original = replace(
         original, evidence=replace(original.evidence, image_type=("ORIGINAL", "PRIMARY"))
     )
@@ -158,7 +131,7 @@ def test_a_series_computed_from_another_one_serves_no_role() -> None:
 
 
 def test_slices_that_cover_part_of_a_brain_serve_no_role() -> None:
-    thin = _candidate("t2_tse", T2)
+    thin = candidate("t2_tse", T2)
     thin = replace(thin, evidence=replace(thin.evidence, slice_step_mm=3.0))
     (found,) = judge([thin])
     assert found.found.sequence == "other: part of the brain"
@@ -169,30 +142,30 @@ def test_slices_that_cover_part_of_a_brain_serve_no_role() -> None:
 
 def test_flow_maps_of_labelled_spins_are_no_bolus() -> None:
     asl = Physics(repetition_time_ms=4800.0, echo_time_ms=10.5, scanning=("RM",))
-    before = _acquired(300.0, _candidate("t1_se", T1, uid="pre"))
-    post = _acquired(600.0, _candidate("t1_se +C", T1, uid="post"))
-    labelled = [_acquired(100.0, _candidate(name, asl)) for name in ("3D ASL", "CBF")]
+    before = acquired(300.0, candidate("t1_se", T1, uid="pre"))
+    post = acquired(600.0, candidate("t1_se +C", T1, uid="post"))
+    labelled = [acquired(100.0, candidate(name, asl)) for name in ("3D ASL", "CBF")]
     found = judge([*labelled, before, post])[2].found
     assert (found.sequence, found.score) == ("T1w", 0.97)
-    bolus = [_acquired(100.0, _candidate("DSC perfusion", Physics()))]
+    bolus = [acquired(100.0, candidate("DSC perfusion", Physics()))]
     assert judge([*bolus, before])[1].found.sequence == "T1gd"
 
 
 def test_a_repeat_before_the_named_one_is_before_the_agent_too() -> None:
-    first = _acquired(0.0, _candidate("t1_se", T1, uid="1"))
-    again = _acquired(200.0, _candidate("t1_se", T1, uid="2"))
-    post = _acquired(900.0, _candidate("t1_se post", T1))
+    first = acquired(0.0, candidate("t1_se", T1, uid="1"))
+    again = acquired(200.0, candidate("t1_se", T1, uid="2"))
+    post = acquired(900.0, candidate("t1_se post", T1))
     assert [one.found.sequence for one in judge([first, again, post])] == ["T1w", "T1w", "T1gd"]
-    elsewhere = _acquired(900.0, _candidate("t1_mprage post", MPRAGE))
+    elsewhere = acquired(900.0, candidate("t1_mprage post", MPRAGE))
     doubtful = judge([first, again, elsewhere])[1].found
     assert doubtful.score < ACCEPTANCE_SCORE
-    between = _acquired(100.0, _candidate("t2_tse", T2))
+    between = acquired(100.0, candidate("t2_tse", T2))
     assert judge([first, between, again, elsewhere])[2].found.sequence == "T1gd"
 
 
 def test_what_is_named_a_repeat_may_be_one() -> None:
     many = [
-        _acquired(float(at_s), _candidate(name, MPRAGE))
+        acquired(float(at_s), candidate(name, MPRAGE))
         for at_s, name in ((0, "MP-RAGE"), (400, "MP-RAGE REPEAT"))
     ]
     assert [one.found.sequence for one in judge(many)] == ["T1w", "T1w"]
@@ -201,21 +174,20 @@ def test_what_is_named_a_repeat_may_be_one() -> None:
 
 def test_an_agent_that_is_named_from_the_first_acquisition_on_says_nothing() -> None:
     many = [
-        _acquired(0.0, _candidate("localizer"), agent=True),
-        _acquired(100.0, _candidate("t1_tfe", MPRAGE), agent=True),
-        _acquired(400.0, _candidate("t2_tse", T2), agent=True),
-        _acquired(900.0, _candidate("t1_se gd", T1), agent=True),
-        _acquired(990.0, _candidate("svs_press")),
+        acquired(0.0, candidate("localizer"), agent=True),
+        acquired(100.0, candidate("t1_tfe", MPRAGE), agent=True),
+        acquired(400.0, candidate("t2_tse", T2), agent=True),
+        acquired(900.0, candidate("t1_se gd", T1), agent=True),
+        acquired(990.0, candidate("svs_press")),
     ]
     assert judge(many)[1].found.sequence == "T1w"
 
 
 def test_a_second_pass_with_an_agent_is_no_first_of_its_protocol() -> None:
-    plain = [_acquired(50.0, _candidate("t2", T2)), _acquired(90.0, _candidate("dwi"))]
+    plain = [acquired(50.0, candidate("t2", T2)), acquired(90.0, candidate("dwi"))]
     times = ((0.0, False), (900.0, True), (1800.0, True))
     weighted = [
-        _acquired(at_s, _candidate("t1_se", T1, uid=str(at_s)), agent=agent)
-        for at_s, agent in times
+        acquired(at_s, candidate("t1_se", T1, uid=str(at_s)), agent=agent) for at_s, agent in times
     ]
     found = [one.found.sequence for one in judge([*plain, *weighted])][2:]
     assert found == ["T1w", "T1gd", "T1gd"]
@@ -223,10 +195,10 @@ def test_a_second_pass_with_an_agent_is_no_first_of_its_protocol() -> None:
 
 def test_a_t1_after_a_t2_that_names_an_agent_is_doubtful() -> None:
     many = [
-        _acquired(0.0, _candidate("t2_tse", T2)),
-        _acquired(50.0, _candidate("dwi")),
-        _acquired(100.0, _candidate("flair", FLAIR), agent=True),
-        _acquired(300.0, _candidate("t1_se", T1)),
+        acquired(0.0, candidate("t2_tse", T2)),
+        acquired(50.0, candidate("dwi")),
+        acquired(100.0, candidate("flair", FLAIR), agent=True),
+        acquired(300.0, candidate("t1_se", T1)),
     ]
     found = judge(many)[3].found
     assert found.score < ACCEPTANCE_SCORE
@@ -234,16 +206,16 @@ def test_a_t1_after_a_t2_that_names_an_agent_is_doubtful() -> None:
 
 
 def test_the_only_t1_is_less_certain_where_it_comes_last() -> None:
-    t2 = _acquired(100.0, _candidate("t2_tse", T2))
+    t2 = acquired(100.0, candidate("t2_tse", T2))
     early, late = (
-        judge([t2, _acquired(at_s, _candidate("t1_se", T1))])[1].found for at_s in (0.0, 300.0)
+        judge([t2, acquired(at_s, candidate("t1_se", T1))])[1].found for at_s in (0.0, 300.0)
     )
     assert early.sequence == late.sequence == "T1w"
     assert ACCEPTANCE_SCORE <= late.score < early.score
 
 
 def test_a_body_part_that_a_fluid_nulled_series_carries_is_left_over() -> None:
-    many = [_candidate("AXIAL T1", T1), _candidate("COR FLAIR", FLAIR)]
+    many = [candidate("AXIAL T1", T1), candidate("COR FLAIR", FLAIR)]
     many = [replace(one, evidence=replace(one.evidence, body_part="TSPINE")) for one in many]
     assert [one.found.sequence for one in judge(many)] == ["T1w", "FLAIR"]
     assert judge(many[:1])[0].found.role is None
@@ -256,7 +228,7 @@ def test_a_body_part_that_a_fluid_nulled_series_carries_is_left_over() -> None:
 def test_slices_along_the_hippocampus_may_cover_the_brain(
     step_mm: float | None, sequence: str
 ) -> None:
-    along = _candidate("flair_cor_hippocampus", FLAIR, slices=45)
+    along = candidate("flair_cor_hippocampus", FLAIR, slices=45)
     along = replace(along, evidence=replace(along.evidence, slice_step_mm=step_mm))
     assert judge([along])[0].found.sequence == sequence
 
@@ -266,7 +238,7 @@ def test_many_echoes_of_one_name_are_for_a_map() -> None:
     spin = Physics(repetition_time_ms=3000.0, scanning=("SE",))
 
     def kinds(physics: Physics, *echoes_ms: float) -> set[str]:
-        many = [_candidate("3d", replace(physics, echo_time_ms=te_ms)) for te_ms in echoes_ms]
+        many = [candidate("3d", replace(physics, echo_time_ms=te_ms)) for te_ms in echoes_ms]
         return {one.found.sequence for one in judge(many)}
 
     assert kinds(spoiled, 4.0, 8.0) == {"other: T2*"}
@@ -276,16 +248,16 @@ def test_many_echoes_of_one_name_are_for_a_map() -> None:
 
 
 def test_of_several_t1_whose_order_is_not_known_none_is_certain() -> None:
-    silent = [_candidate(name, T1) for name in ("t1_se tra", "t1_se sag")]
+    silent = [candidate(name, T1) for name in ("t1_se tra", "t1_se sag")]
     assert all(one.found.score < ACCEPTANCE_SCORE for one in judge(silent))
-    marked = _candidate("t1_se cor post", T1)
+    marked = candidate("t1_se cor post", T1)
     assert all(one.found.score >= ACCEPTANCE_SCORE for one in judge([*silent, marked]))
 
 
 def test_a_wide_series_of_which_nothing_is_known_is_unknown() -> None:
-    wide = _candidate("", slices=40)
+    wide = candidate("", slices=40)
     wide = replace(wide, evidence=replace(wide.evidence, slice_step_mm=4.0, body_part="HEAD"))
-    many = [wide, _candidate("flair", FLAIR)]
+    many = [wide, candidate("flair", FLAIR)]
     many[1] = replace(many[1], evidence=replace(many[1].evidence, body_part="HEAD"))
     found = judge(many)
     assert found[0].found.sequence == "other: unknown"
