@@ -23,9 +23,10 @@ from torch import Tensor
 from inference import checkpoints, fitting, manifest, networks, toml_text
 from inference import model as models
 from inference.checkpoints import Checkpoint
+from inference.declarations import Network
 from inference.errors import ModelImportError, ModelUnusableError
 from inference.fitting import Fit
-from inference.manifest import Manifest, Network
+from inference.manifest import Manifest
 
 WEIGHTS_NAME: Final = "model.safetensors"
 REPORT_NAME: Final = "import.json"

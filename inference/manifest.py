@@ -1,170 +1,46 @@
 """What a model is: identity, weights, inputs, space, windows and the meaning of its labels.
 
-A model is a folder with ``model.toml`` and its weights; nothing in it is code. This module imports
-neither torch nor MONAI, so that processes which only need a model's identity stay small.
+A model is a folder with ``model.toml`` and its weights; nothing in it is code. The tables of the
+file stand in `inference.declarations`, and what a reader needs of them together stands here.
 """
 
 from __future__ import annotations
 
-import hashlib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
-from converters.volume import Code, Role, Segment
+from converters.volume import Role, Segment
+from inference.declarations import (
+    Id,
+    Infer,
+    Input,
+    Label,
+    MissingInput,
+    Network,
+    Normalise,
+    Output,
+    Performance,
+    Postprocess,
+    Provenance,
+    Quality,
+    Region,
+    SelfTest,
+    Space,
+    Table,
+    Text,
+    Version,
+    Weights,
+)
 from inference.errors import ModelUnusableError
 
 FILE_NAME = "model.toml"
-
-Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
-Version = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$")]
-RoleName = Annotated[Role, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,15}$")]
-BareFileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
-Millimetres = Annotated[float, Field(gt=0.1, lt=20.0)]
-VoxelCount = Annotated[int, Field(ge=1, le=1024)]
-Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
-ColorPart = Annotated[int, Field(ge=0, le=255)]
-
-
-class Table(BaseModel):
-    """A table of a declaration: frozen, without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
+_NAMED_KEY = re.compile(r"([a-z0-9_.]+): (.+)", re.DOTALL)
 
 Declaration = TypeVar("Declaration", bound=Table)
-
-
-class Weights(Table):
-    """The file that holds the parameters, and its digest."""
-
-    file: BareFileName
-    sha256: Sha256
-    format: Literal["safetensors"]
-
-    def read(self, folder: Path) -> bytes:
-        """Return the content of the file, checked against the declared digest.
-
-        Raises
-        ------
-        ModelUnusableError
-            The file cannot be read or its digest differs.
-        """
-        try:
-            content = (folder / self.file).read_bytes()
-        except OSError as error:
-            reason = f"cannot be read ({type(error).__name__})"
-            raise ModelUnusableError(field="weights.file", reason=reason) from error
-        if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise ModelUnusableError(
-                field="weights.sha256", reason="the digest of the weights file differs"
-            )
-        return content
-
-
-class Network(Table):
-    """Which architecture of the allow-list, and how it is built."""
-
-    architecture: Literal["neuroseg.ResidualUNet", "monai.UNet"]
-    kwargs: dict[str, JsonValue]
-
-
-class Input(Table):
-    """One input channel; channels stand in the file in the network's order."""
-
-    role: RoleName
-    sequence: Text
-
-
-class Space(Table):
-    """Which space the network sees."""
-
-    reference_role: RoleName
-    orientation: Literal["RAS"]
-    spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
-    skull: Literal["stripped", "whole", "any"]
-
-
-class MissingInput(Table):
-    """Which inputs the model can do without, and what stands in their place."""
-
-    policy: Literal["reject", "zero"] = "reject"
-    allowed: tuple[RoleName, ...] = ()
-
-
-class Normalise(Table):
-    """How intensities become the network's numbers."""
-
-    kind: Literal["zscore"]
-    mask: Literal["nonzero"]
-    per_channel: Literal[True]
-    clip_percentiles: tuple[Percentile, Percentile] | None = None
-
-
-class Infer(Table):
-    """The window plan: part of the model, because another plan gives other labels."""
-
-    window: tuple[VoxelCount, VoxelCount, VoxelCount]
-    overlap: Annotated[float, Field(ge=0.0, lt=1.0)]
-    blending: Literal["gaussian", "constant"]
-    crop: Literal["foreground", "none"]
-
-
-class Output(Table):
-    """How the network's output channels are to be read."""
-
-    activation: Literal["softmax"]
-    background_index: Annotated[int, Field(ge=0)]
-
-
-class CodeEntry(Table):
-    """A coded concept as it stands in the file."""
-
-    value: Text
-    scheme: Text
-    meaning: Text
-
-    def as_code(self) -> Code:
-        """Return the shared noun."""
-        return Code(value=self.value, scheme=self.scheme, meaning=self.meaning)
-
-
-class Label(Table):
-    """What one output channel of the network means.
-
-    `output_index` is the network's channel, `number` the value in label maps and the DICOM
-    Segment Number.
-    """
-
-    number: Annotated[int, Field(ge=1, le=255)]
-    output_index: Annotated[int, Field(ge=0)]
-    label: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    description: Text
-    category: CodeEntry
-    type_code: CodeEntry
-    color_rgb: tuple[ColorPart, ColorPart, ColorPart]
-
-    def as_segment(self) -> Segment:
-        """Return the shared noun."""
-        return Segment(
-            number=self.number,
-            label=self.label,
-            category=self.category.as_code(),
-            type_code=self.type_code.as_code(),
-            color_rgb=self.color_rgb,
-        )
 
 
 class Manifest(Table):
@@ -190,6 +66,7 @@ class Manifest(Table):
     demonstration: bool
     licence: Text
     intended_use: Text
+    provenance: Provenance | None = None
     weights: Weights
     network: Network
     inputs: Annotated[tuple[Input, ...], Field(min_length=1)]
@@ -199,6 +76,11 @@ class Manifest(Table):
     infer: Infer
     output: Output
     labels: Annotated[tuple[Label, ...], Field(min_length=1)]
+    regions: tuple[Region, ...] = ()
+    postprocess: Postprocess = Postprocess()
+    quality: Quality = Quality()
+    self_test: SelfTest | None = None
+    performance: tuple[Performance, ...] = ()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -210,11 +92,36 @@ class Manifest(Table):
             raise ValueError("labels: numbers are not 1, 2, ... in order")
         if sorted(self.output_indices) != list(range(self.output_channel_count)):
             raise ValueError("labels: output indices and background do not cover 0, 1, ... once")
-        clip = self.normalise.clip_percentiles
-        if clip is not None and clip[0] >= clip[1]:
-            raise ValueError("normalise.clip_percentiles: not ascending")
+        self._check_labels()
         self._check_missing_input()
         return self
+
+    def _check_labels(self) -> None:
+        """Refuse what speaks of a label that there is not, or of one and the same thing twice."""
+        numbers = {0, *(entry.number for entry in self.labels)}
+        after = self.postprocess
+        said = {
+            "regions.labels": [number for entry in self.regions for number in entry.labels],
+            "postprocess.fill_holes": [
+                number for entry in after.fill_holes for number in (*entry.labels, entry.becomes)
+            ],
+            "postprocess.small_labels": [
+                number for entry in after.small_labels for number in (entry.label, entry.becomes)
+            ],
+        }
+        for key, found in said.items():
+            if not numbers.issuperset(found):
+                raise ValueError(f"{key}: a number that no label has")
+        if self.output.activation == "softmax" and any(one.threshold for one in self.labels):
+            raise ValueError("labels.threshold: goes with sigmoid only")
+        names = [entry.label for entry in (*self.labels, *self.regions)]
+        if len(set(names)) != len(names):
+            raise ValueError("labels: two labels or regions have the same name")
+        test = self.self_test
+        if test is not None and not (
+            len(test.score_means) == len(test.shares) == self.output_channel_count
+        ):
+            raise ValueError("self_test: not one number for each output channel")
 
     def _check_missing_input(self) -> None:
         allowed, policy = self.missing_input.allowed, self.missing_input.policy
@@ -260,13 +167,15 @@ class Manifest(Table):
 
     @property
     def output_indices(self) -> tuple[int, ...]:
-        """Network output channel of label values 0 (background), 1, 2, ..."""
-        return (self.output.background_index, *(entry.output_index for entry in self.labels))
+        """Network output channel of each label in order; background first where it has one."""
+        background = self.output.background_index
+        of_labels = tuple(entry.output_index for entry in self.labels)
+        return of_labels if background is None else (background, *of_labels)
 
     @property
     def output_channel_count(self) -> int:
         """Number of channels that the network must give."""
-        return len(self.labels) + 1
+        return len(self.output_indices)
 
     def read_weights(self) -> bytes:
         """Return the content of the weights file, checked against the declared digest.
@@ -313,9 +222,11 @@ def read_declaration(folder: Path, file_name: str, kind: type[Declaration]) -> D
 
 
 def _refusal(error: ValidationError) -> ModelUnusableError:
-    """Return the first problem; `_is_consistent` names its key before a colon."""
+    """Return the first problem; our own checks name their key before a colon."""
     first = error.errors(include_url=False, include_input=False)[0]
     field, reason = ".".join(str(part) for part in first["loc"]), first["msg"]
-    if not field:
-        field, _, reason = str(first["ctx"]["error"]).partition(": ")
+    if "ctx" in first and "error" in first["ctx"]:
+        reason = str(first["ctx"]["error"])
+    if named := _NAMED_KEY.fullmatch(reason):
+        field, reason = ".".join(part for part in (field, named[1]) if part), named[2]
     return ModelUnusableError(field=field, reason=reason)

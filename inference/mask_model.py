@@ -10,7 +10,16 @@ from pydantic import Field
 from torch import nn
 
 from inference import manifest, weights
-from inference.manifest import Id, Millimetres, Network, Table, Text, Version, VoxelCount, Weights
+from inference.declarations import (
+    Id,
+    Millimetres,
+    Network,
+    Table,
+    Text,
+    Version,
+    VoxelCount,
+    Weights,
+)
 
 FILE_NAME = "mask.toml"
 

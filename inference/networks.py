@@ -11,8 +11,8 @@ from monai.networks.nets.unet import UNet
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inference.declarations import Network
 from inference.errors import ModelUnusableError
-from inference.manifest import Network
 
 _NEGATIVE_SLOPE = 0.01
 

@@ -16,7 +16,8 @@ from scipy import ndimage, optimize
 from torch import Tensor
 
 from converters.volume import Grid, Volume
-from inference.manifest import Manifest, Normalise
+from inference.declarations import Normalise
+from inference.manifest import Manifest
 
 _RAS_IN_LPS = np.diag([-1.0, -1.0, 1.0])
 _EDGE = 1e-6  # voxels; keeps points on a volume's border inside it

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from inference import networks
+from inference.declarations import Network
 from inference.errors import ModelUnusableError
-from inference.manifest import Network
 
 _NAMED = 3  # parameters named in a refusal
 

@@ -10,8 +10,8 @@ import torch
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
+from inference.declarations import Infer
 from inference.errors import DeviceMemoryError, InvalidOutputError
-from inference.manifest import Infer
 from inference.model import LoadedModel
 
 Progress: TypeAlias = Callable[[int, int], None]

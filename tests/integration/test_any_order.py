@@ -16,7 +16,7 @@ from pydicom import dcmread
 
 from converters import phantom
 from inference import manifest as manifests
-from inference.manifest import MissingInput
+from inference.declarations import MissingInput
 from node import assemble, closing
 from node.assemble import Decision, Refuse
 from node.cases import ReceivedInstance

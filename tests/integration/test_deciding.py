@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from converters.sequences import SeriesKey
 from inference import manifest as manifests
-from inference.manifest import MissingInput
+from inference.declarations import MissingInput
 from node.cases import CaseState, ClosedBy, Ending
 from node.closing import Closer
 from node.disposition import ending_of

@@ -60,6 +60,11 @@ def test_segment_codes_stand_in_the_standards_value_set() -> None:
     for segment in manifest.load(DEMO).segments:
         code = segment.type_code
         assert standard[code.scheme, code.value] == code.meaning
+    known = (codes.SCT.Neoplasm, codes.SCT.NeoplasmPrimary)
+    for region, concept in zip(manifest.load(DEMO).regions, known, strict=True):
+        found = region.type_code
+        expected = (concept.scheme_designator, concept.value, concept.meaning)
+        assert (found.scheme, found.value, found.meaning) == expected
 
 
 def test_reading_a_manifest_needs_no_torch() -> None:
@@ -86,15 +91,25 @@ def test_reading_a_manifest_needs_no_torch() -> None:
         ('sha256 = "', 'sha256 = "0', "weights.sha256"),
         ('"neuroseg.ResidualUNet"', '"os.system"', "network.architecture"),
         ('role = "t1"', 'role = "T1"', "inputs.1.role"),
-        ('role = "t1"', 'role = "flair"', "inputs"),
+        ('"t1"\nsequence = "T1w"', '"flair"\nsequence = "FLAIR"', "inputs"),
+        ('"t1"\nsequence = "T1w"', '"t1"\nsequence = "T2w"', "inputs.1.sequence"),
+        ("contrast = true", "contrast = false", "inputs.2.contrast"),
         ('reference_role = "t1gd"', 'reference_role = "ct"', "space.reference_role"),
-        ('orientation = "RAS"', 'orientation = "LPS"', "space.orientation"),
+        ('orientation = "RAS"', 'orientation = "RLS"', "space.orientation"),
+        ('orientation = "RAS"', 'orientation = "ras"', "space.orientation"),
+        ('skull = "stripped"', 'skull = "stripped"\ninterpolation = "sinc"', "space.interpolation"),
         ("[2.0, 2.0, 2.0]", "[2.0, 2.0]", "space.spacing_mm.2"),
         ("[2.0, 2.0, 2.0]", "[2.0, 0.0, 2.0]", "space.spacing_mm.1"),
         ("[0.5, 99.5]", "[99.5, 0.5]", "normalise.clip_percentiles"),
+        ('kind = "zscore"', 'kind = "percentile"', "normalise.percentiles"),
+        ('kind = "zscore"', 'kind = "zscore"\nrange = [0.0, 1.0]', "normalise.range"),
+        ('kind = "zscore"', 'kind = "zscore"\nclip = [5.0, -5.0]', "normalise.clip"),
         ("overlap = 0.5", "overlap = 1.0", "infer.overlap"),
+        ("overlap = 0.5", "overlap = 0.5\ntta_axes = [0, 0]", "infer.tta_axes"),
+        ("overlap = 0.5", "overlap = 0.5\ntta_axes = [3]", "infer.tta_axes.0"),
+        ("overlap = 0.5", "overlap = 0.5\nmultiple_of = 32", "infer.window"),
         ("window = [64,", "window = [0,", "infer.window.0"),
-        ('activation = "softmax"', 'activation = "sigmoid"', "output.activation"),
+        ('activation = "softmax"', 'activation = "sigmoid"', "output.background_index"),
         ("number = 2", "number = 4", "labels"),
         ("output_index = 2", "output_index = 3", "labels"),
         ("background_index = 0", "background_index = 1", "labels"),
@@ -102,6 +117,19 @@ def test_reading_a_manifest_needs_no_torch() -> None:
         ('allowed = ["t2"]', 'allowed = ["t1gd"]', "missing_input.allowed"),
         ('allowed = ["t2"]', "allowed = []", "missing_input.policy"),
         ("[255, 217, 61]", "[256, 217, 61]", "labels.0.color_rgb.0"),
+        ("number = 1", "number = 1\nthreshold = 0.4", "labels.threshold"),
+        ("labels = [1, 2, 3]", "labels = [1, 2, 4]", "regions.labels"),
+        ('label = "Whole tumour"', 'label = "Oedema"', "labels"),
+        (
+            "background_index = 0",
+            "background_index = 0\n[[postprocess.fill_holes]]\nlabels = [3]\nbecomes = 4",
+            "postprocess.fill_holes",
+        ),
+        (
+            "background_index = 0",
+            "background_index = 0\n[self_test]\nseed = 1\nscore_means = [0.0]\nshares = [1.0]",
+            "self_test",
+        ),
     ],
 )
 def test_a_manifest_that_cannot_be_is_refused_naming_the_key(
@@ -111,6 +139,16 @@ def test_a_manifest_that_cannot_be_is_refused_naming_the_key(
         manifest.load(folder_with(tmp_path, old, new))
     assert caught.value.evidence["field"] == field
     assert caught.value.evidence["reason"]
+
+
+def test_regions_of_a_sigmoid_model_have_no_background(tmp_path: Path) -> None:
+    text = TEXT.replace('activation = "softmax"', 'activation = "sigmoid"')
+    for index in (1, 2, 3):
+        text = text.replace(f"output_index = {index}", f"output_index = {index - 1}")
+    (tmp_path / "model.toml").write_text(text.replace("background_index = 0\n", ""))
+    found = manifest.load(tmp_path)
+    assert found.output_indices == (0, 1, 2)
+    assert found.output_channel_count == 3
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from inference import networks
+from inference.declarations import Network
 from inference.errors import ModelUnusableError
-from inference.manifest import Network
 
 RESIDUAL = Network(
     architecture="neuroseg.ResidualUNet",

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from converters.volume import Grid, Volume
 from inference import manifest, preprocess
-from inference.manifest import Normalise
+from inference.declarations import Normalise
 
 DEMO = manifest.load(Path(__file__).parents[3] / "models" / "demo-glioma")
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

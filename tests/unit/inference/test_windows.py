@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from inference import manifest, windows
+from inference.declarations import Infer
 from inference.errors import DeviceMemoryError, InvalidOutputError
-from inference.manifest import Infer
 from inference.model import LoadedModel
 
 DEMO = manifest.load(Path(__file__).parents[3] / "models" / "demo-glioma")
