@@ -33,6 +33,12 @@ class InvalidOutputError(InferenceError):
     advice = "Run `neuroseg doctor`; the model may not fit its manifest."
 
 
+class PredictionStoppedError(InferenceError):
+    code = "PREDICTION_STOPPED"
+    sentence = "the computation was stopped after {windows_done} of {window_count} windows"
+    advice = "Nothing to do: whoever asked for it no longer wants it. Retry the case if it is."
+
+
 class InputUnfitError(InferenceError):
     """The images are not what the model can work on; sending them again changes nothing."""
 

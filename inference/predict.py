@@ -16,7 +16,7 @@ from inference.errors import ChannelFieldOfViewError, ChannelMissingError, Model
 from inference.manifest import Manifest
 from inference.model import LoadedModel
 from inference.plausibility import Plausibility
-from inference.windows import Progress
+from inference.windows import Progress, Stop
 
 # Of the brain within a series' field of view. The lower brainstem is often cut off, which costs
 # a few per cent; a fifth missing is a slab.
@@ -82,6 +82,7 @@ def predict(
     *,
     reference_role: Role,
     progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> Prediction:
     """Return what the model finds, on the grid of the reference volume.
 
@@ -96,6 +97,9 @@ def predict(
         Role of the volume on whose grid the labels are wanted.
     progress : callable, optional
         Called with the windows done and the windows in all.
+    stop : callable, optional
+        Asked all the time whether the result is still wanted; True ends the computation within a
+        second.
 
     Returns
     -------
@@ -115,6 +119,8 @@ def predict(
         Too little memory.
     InvalidOutputError
         The network's output is not finite or has the wrong shape.
+    PredictionStoppedError
+        `stop` said so.
     """
     manifest = model.manifest
     by_role = _present(volumes, manifest, reference_role)
@@ -125,7 +131,7 @@ def predict(
     prepared = preprocess.prepare(
         ordered, reference, manifest, brain=None if brain is None else _with_margin(brain)
     )
-    scores = windows.run(prepared.channels, model, progress)
+    scores = windows.run(prepared.channels, model, progress, stop)
     labels = postprocess.labels_on_reference(
         scores, prepared.grid, prepared.reference, manifest.output_indices
     )

@@ -11,11 +11,14 @@ from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
 from inference.declarations import Infer
-from inference.errors import DeviceMemoryError, InvalidOutputError
+from inference.errors import DeviceMemoryError, InvalidOutputError, PredictionStoppedError
 from inference.model import LoadedModel
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the windows done and the windows in all."""
+
+Stop: TypeAlias = Callable[[], bool]
+"""Says whether the result is no longer wanted; asked often, so it has to answer at once."""
 
 _BATCH = 1  # windows at a time; a batch of 2 cost memory and gained nothing on CPU
 _CPU_EXHAUSTED = "can't allocate memory"  # torch has no class for it, only these words
@@ -24,19 +27,26 @@ _CPU_EXHAUSTED = "can't allocate memory"  # torch has no class for it, only thes
 class _Counting(nn.Module):
     """Report each window that a network has done."""
 
-    def __init__(self, network: nn.Module, total: int, progress: Progress) -> None:
+    def __init__(self, network: nn.Module, total: int, progress: Progress, stop: Stop) -> None:
         super().__init__()
-        self.network, self.total, self.progress = network, total, progress
+        self.network, self.total, self.progress, self.stop = network, total, progress, stop
         self.done = 0
 
     def forward(self, window: Tensor) -> Tensor:
+        if self.stop():
+            raise PredictionStoppedError(windows_done=self.done, window_count=self.total)
         scores: Tensor = self.network(window)
         self.done += window.shape[0]
         self.progress(self.done, self.total)
         return scores
 
 
-def run(channels: Tensor, model: LoadedModel, progress: Progress | None = None) -> Tensor:
+def run(
+    channels: Tensor,
+    model: LoadedModel,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> Tensor:
     """Return the network's scores before activation, on the grid of its input.
 
     Parameters
@@ -47,6 +57,8 @@ def run(channels: Tensor, model: LoadedModel, progress: Progress | None = None) 
         The network and its window plan.
     progress : callable, optional
         Called after each window.
+    stop : callable, optional
+        Asked before each window.
 
     Returns
     -------
@@ -57,10 +69,12 @@ def run(channels: Tensor, model: LoadedModel, progress: Progress | None = None) 
     ------
     DeviceMemoryError
         The device has too little memory for one window, or the machine for the scores.
+    PredictionStoppedError
+        `stop` said so.
     """
     plan = model.manifest.infer
     total = count_windows(tuple(channels.shape[1:]), plan)
-    network = _Counting(model.network, total, progress or _silent).eval()
+    network = _Counting(model.network, total, progress or _silent, stop or _never).eval()
     exhausted = DeviceMemoryError(window_count=total, voxels=math.prod(plan.window))
     try:
         return _slide(channels, network, plan, model.device)
@@ -74,6 +88,10 @@ def run(channels: Tensor, model: LoadedModel, progress: Progress | None = None) 
 
 def _silent(_done: int, _total: int) -> None:
     """Report to nobody."""
+
+
+def _never() -> bool:
+    return False
 
 
 def count_windows(extent: tuple[int, ...], plan: Infer) -> int:

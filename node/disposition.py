@@ -10,6 +10,7 @@ from inference.errors import (
     InputUnfitError,
     InvalidOutputError,
     ModelUnusableError,
+    PredictionStoppedError,
 )
 from node.cases import CaseState, Ending
 from node.errors import (
@@ -37,6 +38,7 @@ TABLE: tuple[tuple[type[CodedError], Disposition], ...] = (
     (DeviceMemoryError, Disposition.RETRY),
     (ModelUnusableError, Disposition.INVESTIGATE),
     (InvalidOutputError, Disposition.INVESTIGATE),
+    (PredictionStoppedError, Disposition.INVESTIGATE),
     (PeerUnavailableError, Disposition.RETRY),
     (SpoolFullError, Disposition.RETRY),
     (SpoolUnwritableError, Disposition.RETRY),
