@@ -49,6 +49,12 @@ class ChannelMissingError(InputUnfitError):
     advice = "Send the missing sequence."
 
 
+class ChannelConstantError(InputUnfitError):
+    code = "CHANNEL_CONSTANT"
+    sentence = "every voxel of the series has the same value, expected an image"
+    advice = "Send the series again; leave it out if the model can do without."
+
+
 class BrainNotFoundError(InputUnfitError):
     code = "BRAIN_NOT_FOUND"
     sentence = (

@@ -10,10 +10,11 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
-from inference import mask_model, networks, weights
+from inference import mask_model, networks, runtime, weights
 from inference.errors import ModelUnusableError
 from inference.manifest import Manifest
 from inference.mask_model import MaskModel
+from inference.runtime import Runtime
 
 DeviceChoice: TypeAlias = Literal["auto", "cpu", "cuda"]
 
@@ -32,14 +33,26 @@ class LoadedModel:
         In evaluation mode, float32, on `device`.
     device : str
         ``cpu`` or ``cuda``.
+    runtime : Runtime
+        What runs the network.
+    runtime_reason : str
+        Why it is not the fastest one; '' where it is.
     mask : MaskModel or None
         The network that finds the brain; only a model for stripped images cannot do without.
+    tta : bool
+        Whether copies that are mirrored along the manifest's axes are averaged.
+    uncertainty : bool
+        Whether the entropy of the probabilities is wanted.
     """
 
     manifest: Manifest
     network: nn.Module
     device: str
+    runtime: Runtime
+    runtime_reason: str = ""
     mask: MaskModel | None = None
+    tta: bool = False
+    uncertainty: bool = False
 
 
 def granted_cores(cpu_limit: Path = _CPU_LIMIT) -> int:
@@ -70,6 +83,8 @@ def load(
     device: DeviceChoice = "auto",
     threads: int = 0,
     mask_folder: Path | None = None,
+    tta: bool = False,
+    uncertainty: bool = False,
 ) -> LoadedModel:
     """Return the model with verified weights on a device.
 
@@ -83,19 +98,40 @@ def load(
         CPU threads of this process's torch; 0 for as many as the machine grants.
     mask_folder : Path, optional
         Where the brain mask network lies; see `inference.mask_model`.
+    tta, uncertainty : bool
+        See `LoadedModel`.
 
     Raises
     ------
     ModelUnusableError
         The weights differ from their digest or do not fit the network, the network does not fit
-        the declared inputs, labels and window, or the device is absent.
+        the declared inputs, labels and window, the device is absent, or copies are to be mirrored
+        along axes that the manifest does not have.
     """
-    torch.set_num_threads(threads or granted_cores())
+    thread_count = threads or granted_cores()
+    torch.set_num_threads(thread_count)
     name = _device_name(device)
+    if tta and not manifest.infer.tta_axes:
+        raise ModelUnusableError(field="infer.tta_axes", reason="there is no axis to mirror")
     _check_shapes(manifest)
     network = weights.filled(manifest.network, manifest.read_weights())
-    mask = mask_model.load(mask_folder) if mask_folder is not None else None
-    return LoadedModel(manifest=manifest, network=network.to(name), device=name, mask=mask)
+    chosen = runtime.choose(
+        network,
+        name,
+        window=manifest.infer.window,
+        channels=len(manifest.inputs),
+        threads=thread_count,
+    )
+    return LoadedModel(
+        manifest=manifest,
+        network=network,
+        device=name,
+        runtime=chosen.runtime,
+        runtime_reason=chosen.reason,
+        mask=mask_model.load(mask_folder) if mask_folder is not None else None,
+        tta=tta,
+        uncertainty=uncertainty,
+    )
 
 
 def _device_name(device: DeviceChoice) -> str:

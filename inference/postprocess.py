@@ -6,19 +6,56 @@ their probabilities cross, and not on the edge of a coarse voxel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from converters.volume import Grid
+from inference.activation import Activation, activated
 from inference.errors import InvalidOutputError
+from inference.manifest import Manifest
 
 _SLAB = 16  # reference slices at a time; bounds memory whatever the study's size
 _EDGE = 1e-6  # voxels; keeps points on the grid's border inside it
+HALF: Final = 0.5
+"""From which probability on a region holds, unless the manifest says otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the channels of a network's output mean.
+
+    Parameters
+    ----------
+    activation : {"softmax", "sigmoid"}
+        One class each, or regions by themselves that are painted in order.
+    output_indices : tuple of int
+        Channel of label 0 (background; softmax only), 1, 2, ...
+    thresholds : tuple of float
+        From which probability on label 1, 2, ... holds (sigmoid only).
+    """
+
+    activation: Activation
+    output_indices: tuple[int, ...]
+    thresholds: tuple[float, ...] = ()
+
+
+def reading_of(manifest: Manifest) -> Reading:
+    """Return what a manifest says of the network's output."""
+    activation = manifest.output.activation
+    thresholds = tuple(entry.threshold or HALF for entry in manifest.labels)
+    return Reading(
+        activation=activation,
+        output_indices=manifest.output_indices,
+        thresholds=thresholds if activation == "sigmoid" else (),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,20 +83,20 @@ def sides(grid: Grid, reference: Grid) -> tuple[Side, Side, Side]:
 
 
 def labels_on_reference(
-    scores: Tensor, grid: Grid, reference: Grid, output_indices: tuple[int, ...]
+    scores: Tensor, grid: Grid, reference: Grid, reading: Reading
 ) -> NDArray[np.uint8]:
     """Return the label of every voxel of the reference grid.
 
     Parameters
     ----------
     scores : (classes, x, y, z) tensor of float32
-        The network's output before softmax.
+        The network's output before activation.
     grid : Grid
         Where the scores lie; its axes are parallel to the reference's.
     reference : Grid
         Where labels are wanted.
-    output_indices : tuple of int
-        Network channel of label 0 (background), 1, 2, ...
+    reading : Reading
+        What each channel means.
 
     Returns
     -------
@@ -76,16 +113,16 @@ def labels_on_reference(
     Only the box around voxels that are not background is interpolated: between voxels that are
     all background, background stays the most probable.
     """
-    _check(scores, (len(output_indices), *grid.shape))
+    check(scores, (len(reading.output_indices), *grid.shape))
     labels = np.zeros(reference.shape, dtype=np.uint8)
     axes = sides(grid, reference)
     turned = scores.permute(0, *(1 + side.model_axis for side in axes))
-    found = turned.argmax(dim=0) != output_indices[0]
+    found = _is_something(turned, reading)
     if not found.any():
         return labels
     spans = [_span(found, axis, side.positions) for axis, side in enumerate(axes)]
     box = turned[(slice(None), *(span.box for span in spans))]
-    probabilities = torch.softmax(box[list(output_indices)], dim=0)
+    probabilities = activated(box, reading.activation)[list(reading.output_indices)]
     slices, rows, columns = spans
     for first in range(0, slices.positions.size, _SLAB):
         block = _interpolated(probabilities, 1, slices.positions[first : first + _SLAB])
@@ -93,28 +130,89 @@ def labels_on_reference(
         block = _interpolated(block, 3, columns.positions)
         start = slices.start + first
         target = labels[start : start + block.shape[1], rows.target, columns.target]
-        target[...] = block.argmax(dim=0).numpy()
+        target[...] = _labels(block, reading).numpy()
     return labels
+
+
+def _is_something(scores: Tensor, reading: Reading) -> Tensor:
+    """Return where some label holds, from (classes, ...) scores in the network's order."""
+    if reading.activation == "softmax":
+        return scores.argmax(dim=0) != reading.output_indices[0]
+    found = torch.zeros(scores.shape[1:], dtype=torch.bool)
+    for index, threshold in zip(reading.output_indices, reading.thresholds, strict=True):
+        found |= scores[index] >= math.log(threshold / (1.0 - threshold))
+    return found
+
+
+def _labels(probabilities: Tensor, reading: Reading) -> Tensor:
+    """Return the labels of (labels, ...) probabilities in the order of the label numbers."""
+    if reading.activation == "softmax":
+        return probabilities.argmax(dim=0)
+    labels = torch.zeros(probabilities.shape[1:], dtype=torch.uint8)
+    for number, threshold in enumerate(reading.thresholds, start=1):
+        labels[probabilities[number - 1] >= threshold] = number
+    return labels
+
+
+def on_reference(field: Tensor, grid: Grid, reference: Grid) -> NDArray[np.float32]:
+    """Return an (x, y, z) field of the model's grid on the reference grid; 0 where that ends."""
+    axes = sides(grid, reference)
+    turned = field.permute(*(side.model_axis for side in axes))[None]
+    values = np.zeros(reference.shape, dtype=np.float32)
+    seen = [
+        np.flatnonzero((side.positions >= -HALF) & (side.positions <= count - HALF))
+        for side, count in zip(axes, turned.shape[1:], strict=True)
+    ]
+    if not all(indices.size for indices in seen):
+        return values
+    for axis, (side, indices) in enumerate(zip(axes, seen, strict=True), start=1):
+        turned = _interpolated(turned, axis, side.positions[indices])
+    spans = tuple(slice(int(indices[0]), int(indices[-1]) + 1) for indices in seen)
+    values[spans] = turned[0].numpy()
+    return values
 
 
 def clip(
     labels: NDArray[np.uint8], brain: Callable[[Grid], NDArray[np.bool_]], reference: Grid
 ) -> None:
     """Set labels outside the brain to background, in place; only their box is looked at."""
-    used = np.argwhere(labels)
-    if used.size == 0:
-        return
-    first, last = used.min(axis=0), used.max(axis=0)
-    box = tuple(slice(low, high + 1) for low, high in zip(first, last, strict=True))
+    if box := _box(labels, reference):
+        labels[box.spans][~brain(box.grid)] = 0
+
+
+def share_outside(
+    labels: NDArray[np.uint8], brain: Callable[[Grid], NDArray[np.bool_]], reference: Grid
+) -> float:
+    """Return which share of the labelled voxels lies outside the brain; 0 where there are none."""
+    box = _box(labels, reference)
+    if box is None:
+        return 0.0
+    found = labels[box.spans] != 0
+    return float(np.count_nonzero(found & ~brain(box.grid)) / np.count_nonzero(found))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Box:
+    """The part of a grid that holds every label."""
+
+    spans: tuple[slice, ...]
+    grid: Grid
+
+
+def _box(labels: NDArray[np.uint8], reference: Grid) -> _Box | None:
+    (spans,) = ndimage.find_objects(labels != 0, max_label=1)
+    if spans is None:
+        return None
+    first = np.array([span.start for span in spans], dtype=np.float64)
     matrix = reference.index_to_lps_mm.copy()
-    matrix[:3, 3] = reference.lps_mm(first.astype(np.float64))
-    shape = tuple(int(count) for count in last - first + 1)
-    part = Grid(
-        shape=(shape[0], shape[1], shape[2]),
+    matrix[:3, 3] = reference.lps_mm(first)
+    slices, rows, columns = (span.stop - span.start for span in spans)
+    grid = Grid(
+        shape=(slices, rows, columns),
         index_to_lps_mm=matrix,
         frame_of_reference_uid=reference.frame_of_reference_uid,
     )
-    labels[box][~brain(part)] = 0
+    return _Box(spans=spans, grid=grid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -161,7 +259,8 @@ def _interpolated(block: Tensor, axis: int, positions: NDArray[np.float64]) -> T
     )
 
 
-def _check(scores: Tensor, expected: tuple[int, ...]) -> None:
+def check(scores: Tensor, expected: tuple[int, ...]) -> None:
+    """Raise `InvalidOutputError` unless scores have a shape and are finite."""
     if tuple(scores.shape) != expected:
         reason = f"shape is {tuple(scores.shape)}, expected {expected}"
         raise InvalidOutputError(reason=reason)

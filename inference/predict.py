@@ -8,15 +8,28 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from converters.volume import Grid, LabelMap, Role, Volume
-from inference import brain_mask, plausibility, postprocess, preprocess, windows
+from inference import (
+    activation,
+    brain_mask,
+    cleaning,
+    plausibility,
+    postprocess,
+    preprocess,
+    quality,
+    windows,
+)
 from inference.brain_mask import BrainMask
-from inference.errors import ChannelFieldOfViewError, ChannelMissingError, ModelUnusableError
+from inference.errors import ChannelConstantError, ChannelFieldOfViewError, ChannelMissingError
 from inference.manifest import Manifest
 from inference.model import LoadedModel
 from inference.plausibility import Plausibility
-from inference.windows import Progress, Stop
+from inference.preprocess import Prepared
+from inference.quality import Note, Uncertainty
+from inference.runtime import Stop
+from inference.windows import Progress
 
 # Of the brain within a series' field of view. The lower brainstem is often cut off, which costs
 # a few per cent; a fifth missing is a slab.
@@ -24,18 +37,6 @@ USUAL_COVERAGE = 0.95
 LEAST_COVERAGE = 0.80
 
 _MARGIN_MM = 2.0  # half a voxel of the mask's grid: a tumour at the surface must not be cut
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """What a reader of the result has to know about its input; the code is kept for ever."""
-
-    code: str
-    sentence: str
-
-    def __str__(self) -> str:
-        """Return both, as the page shows them."""
-        return f"{self.code}: {self.sentence}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,6 +57,10 @@ class Prediction:
         Which share of the brain each series shows, 0 to 1.
     plausibility : Plausibility
         How well the images fit their roles.
+    uncertainty : Uncertainty or None
+        How unsure the model was; None where it was not asked for.
+    mirrored_axes : tuple of int
+        Along which of the network's axes copies were mirrored and averaged.
     """
 
     label_map: LabelMap
@@ -64,6 +69,8 @@ class Prediction:
     mask_source: str
     coverage: Mapping[Role, float]
     plausibility: Plausibility
+    uncertainty: Uncertainty | None
+    mirrored_axes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,8 +116,8 @@ def predict(
 
     Raises
     ------
-    ChannelMissingError
-        An input of the model is absent that it needs, or the reference is.
+    ChannelMissingError, ChannelConstantError
+        An input of the model is absent, or shows nothing, that it needs, or the reference is.
     ModelUnusableError
         The model needs stripped images and no brain mask network was loaded.
     BrainNotFoundError, ChannelImplausibleError, ChannelFieldOfViewError
@@ -126,29 +133,48 @@ def predict(
     by_role = _present(volumes, manifest, reference_role)
     reference = by_role[reference_role].grid
     checked = _checked(by_role, reference, model)
-    brain = checked.brain if manifest.space.skull == "stripped" else None
+    brain = None if checked.brain is None else _with_margin(checked.brain)
     ordered = [by_role.get(role) for role in manifest.roles]
-    prepared = preprocess.prepare(
-        ordered, reference, manifest, brain=None if brain is None else _with_margin(brain)
-    )
+    prepared = preprocess.prepare(ordered, reference, manifest, brain=brain)
     scores = windows.run(prepared.channels, model, progress, stop)
     labels = postprocess.labels_on_reference(
-        scores, prepared.grid, prepared.reference, manifest.output_indices
+        scores, prepared.grid, reference, postprocess.reading_of(manifest)
     )
-    if brain is not None:
-        postprocess.clip(labels, _with_margin(brain), reference)
+    is_stripped = manifest.space.skull == "stripped"
+    if brain is not None and is_stripped:
+        postprocess.clip(labels, brain, reference)
+    cleaning.clean(labels, manifest.postprocess, reference)
     label_map = LabelMap(
         labels=labels, grid=reference, segments=manifest.segments, model_id=manifest.model_id
     )
-    found = checked.brain
+    unsure = _unsure(scores, prepared, label_map, manifest) if model.uncertainty else None
+    brain_ml = None if checked.brain is None else checked.brain.volume_ml
+    free = None if is_stripped else brain
+    result_notes = quality.judge(
+        label_map,
+        manifest.quality,
+        brain_ml=brain_ml,
+        share_outside=0.0 if free is None else postprocess.share_outside(labels, free, reference),
+        unsure=unsure,
+    )
     return Prediction(
         label_map=label_map,
-        notes=checked.notes,
-        brain_ml=None if found is None else found.volume_ml,
-        mask_source="" if found is None else found.source,
+        notes=(*checked.notes, *result_notes),
+        brain_ml=brain_ml,
+        mask_source="" if checked.brain is None else checked.brain.source,
         coverage=checked.coverage,
         plausibility=checked.plausibility,
+        uncertainty=unsure,
+        mirrored_axes=manifest.infer.tta_axes if model.tta else (),
     )
+
+
+def _unsure(
+    scores: Tensor, prepared: Prepared, label_map: LabelMap, manifest: Manifest
+) -> Uncertainty:
+    entropy = activation.entropy(scores, manifest.output.activation)
+    on_reference = postprocess.on_reference(entropy, prepared.grid, label_map.grid)
+    return quality.uncertainty(on_reference, label_map)
 
 
 def _with_margin(brain: BrainMask) -> Callable[[Grid], NDArray[np.bool_]]:
@@ -160,9 +186,16 @@ def _present(
 ) -> dict[Role, Volume]:
     """Return the volumes by role, once every one that is needed is there."""
     wanted = dict.fromkeys((*manifest.roles, reference_role))
-    by_role = {volume.role: volume for volume in volumes if volume.role in wanted}
+    may_miss = set(manifest.missing_input.allowed) - {reference_role}
+    by_role = {}
+    for volume in volumes:
+        is_constant = volume.intensities.min() == volume.intensities.max()
+        if volume.role in wanted and is_constant and volume.role not in may_miss:
+            raise ChannelConstantError(role=volume.role)
+        if volume.role in wanted and not is_constant:
+            by_role[volume.role] = volume
     missing = wanted.keys() - by_role.keys()
-    if reference_role in missing or not missing <= set(manifest.missing_input.allowed):
+    if not missing <= may_miss:
         found = ", ".join(sorted(volume.role for volume in volumes)) or "none"
         raise ChannelMissingError(expected=", ".join(wanted), found=found)
     return by_role
@@ -172,10 +205,6 @@ def _checked(by_role: Mapping[Role, Volume], reference: Grid, model: LoadedModel
     """Return what the images show of the brain, and whether they fit their roles."""
     notes = [_missing(role) for role in model.manifest.roles if role not in by_role]
     if model.mask is None:
-        if model.manifest.space.skull == "stripped":
-            raise ModelUnusableError(
-                field="space.skull", reason="stripped images need a brain mask network"
-            )
         return _Input(notes=tuple(notes), brain=None, coverage={}, plausibility=Plausibility())
     volumes = list(by_role.values())
     brain = brain_mask.find(volumes, reference, model.mask)
@@ -192,7 +221,7 @@ def _checked(by_role: Mapping[Role, Volume], reference: Grid, model: LoadedModel
 
 
 def _missing(role: Role) -> Note:
-    sentence = f"there is no {role}; the model was run without it and is less exact"
+    sentence = f"there is no image of {role}; the model was run without it and is less exact"
     return Note(code="INPUT_MISSING", sentence=sentence)
 
 

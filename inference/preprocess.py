@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -17,9 +18,18 @@ from torch import Tensor
 
 from converters.volume import Grid, Volume
 from inference.declarations import Normalise
+from inference.errors import ModelUnusableError
 from inference.manifest import Manifest
 
-_RAS_IN_LPS = np.diag([-1.0, -1.0, 1.0])
+_IN_LPS: Final = {
+    "L": (1.0, 0.0, 0.0),
+    "R": (-1.0, 0.0, 0.0),
+    "P": (0.0, 1.0, 0.0),
+    "A": (0.0, -1.0, 0.0),
+    "S": (0.0, 0.0, 1.0),
+    "I": (0.0, 0.0, -1.0),
+}
+_SPLINE_ORDER: Final = {"linear": 1, "cubic": 3}
 _EDGE = 1e-6  # voxels; keeps points on a volume's border inside it
 
 
@@ -30,8 +40,7 @@ class Prepared:
     Parameters
     ----------
     channels : (channels, x, y, z) tensor of float32
-        Normalised intensities, 0 outside the patient; x, y, z grow towards the patient's right,
-        anterior and superior.
+        Normalised intensities; x, y, z grow to where the manifest's orientation says.
     grid : Grid
         Where the tensor's voxels lie; its index is (x, y, z).
     reference : Grid
@@ -60,40 +69,54 @@ def prepare(
     reference : Grid
         The grid from which the model's grid derives and to which labels go back.
     manifest : Manifest
-        Spacing and normalisation.
+        Orientation, spacing, interpolation, crop and normalisation.
     brain : callable, optional
-        Says which voxels of a grid are brain; the others become 0 before normalisation.
+        Says which voxels of a grid are brain. For a model of stripped images the others become 0.
+
+    Raises
+    ------
+    ModelUnusableError
+        The manifest needs to know where the brain is, and nobody says it.
     """
-    grid = model_grid(reference, manifest.space.spacing_mm)
-    outside = None if brain is None else ~brain(grid)
+    space, how = manifest.space, manifest.normalise
+    if brain is None and (space.skull == "stripped" or how.mask == "brain"):
+        raise ModelUnusableError(field="space.skull", reason="it needs a brain mask network")
+    grid = model_grid(reference, space.spacing_mm, space.orientation)
+    outside = ~brain(grid) if brain is not None and space.skull == "stripped" else None
     channels = np.zeros((len(volumes), *grid.shape), dtype=np.float32)
     for channel, volume in zip(channels, volumes, strict=True):
         if volume is None:
             continue
-        channel[...] = resample(volume, grid)
+        channel[...] = resample(volume, grid, space.interpolation)
         if outside is not None:
             channel[outside] = 0.0
-        normalise(channel, manifest.normalise)
     if manifest.infer.crop == "foreground":
         channels, grid = cropped(channels, grid)
+    inside = brain(grid) if brain is not None and how.mask == "brain" else None
+    for channel, volume in zip(channels, volumes, strict=True):
+        if volume is not None:
+            normalise(channel, how, inside)
     return Prepared(channels=torch.from_numpy(channels), grid=grid, reference=reference)
 
 
-def model_grid(reference: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
+def model_grid(
+    reference: Grid, spacing_mm: tuple[float, float, float], orientation: str = "RAS"
+) -> Grid:
     """Return the grid of the model that covers a reference grid.
 
-    The reference's axes are permuted and flipped to the nearest right-anterior-superior order and
-    keep their directions; the first voxel's centre stays where it is; the last one lies within
-    half a model voxel of the reference's last.
+    The reference's axes are permuted and flipped so that they grow nearest to where the letters of
+    `orientation` say, and keep their directions; the first voxel's centre stays where it is; the
+    last one lies within half a model voxel of the reference's last.
 
     Notes
     -----
-    This is the grid of MONAI's ``Orientation("RAS")`` followed by ``Spacing``, where it was
+    This is the grid of MONAI's ``Orientation(orientation)`` followed by ``Spacing``, where it was
     compared: axes at right angles, ``scale_extent=False``. Where the last reference voxel lies
     exactly between two model voxels, MONAI may have one voxel less.
     """
     steps_mm = np.asarray(reference.spacing_mm)
-    towards = (_RAS_IN_LPS @ reference.index_to_lps_mm[:3, :3]) / steps_mm
+    wanted = np.array([_IN_LPS[letter] for letter in orientation])
+    towards = (wanted @ reference.index_to_lps_mm[:3, :3]) / steps_mm
     _, axes = optimize.linear_sum_assignment(-np.abs(towards))
     signs = np.sign(towards[range(3), axes])
     counts = np.asarray(reference.shape)[axes]
@@ -112,10 +135,12 @@ def model_grid(reference: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
     )
 
 
-def resample(volume: Volume, grid: Grid) -> NDArray[np.float32]:
+def resample(
+    volume: Volume, grid: Grid, interpolation: Literal["linear", "cubic"] = "linear"
+) -> NDArray[np.float32]:
     """Return a volume's intensities on another grid of the same patient frame.
 
-    Linear interpolation; a voxel of `grid` whose cell does not touch the volume becomes 0. Between
+    A voxel of `grid` whose cell does not touch the volume becomes 0. Between
     a volume's outermost centres and its border the outermost values hold.
 
     Parameters
@@ -124,6 +149,8 @@ def resample(volume: Volume, grid: Grid) -> NDArray[np.float32]:
         Where the intensities come from.
     grid : Grid
         Where they are wanted; any index order.
+    interpolation : {"linear", "cubic"}
+        Degree of the splines between voxels.
 
     Returns
     -------
@@ -144,7 +171,7 @@ def resample(volume: Volume, grid: Grid) -> NDArray[np.float32]:
         to_source[:3, :3],
         to_source[:3, 3],
         grid.shape,
-        order=1,
+        order=_SPLINE_ORDER[interpolation],
         mode="nearest",
     )
     margin = 0.5 * np.maximum(reach, 1.0) + _EDGE
@@ -163,21 +190,50 @@ def _along(
     return np.asarray(a * x + b * y + c * z + offset)
 
 
-def normalise(channel: NDArray[np.float32], how: Normalise) -> None:
-    """Turn one channel, in place, into z-scores over its non-zero voxels; zeros stay zero.
+def normalise(
+    channel: NDArray[np.float32], how: Normalise, brain: NDArray[np.bool_] | None = None
+) -> None:
+    """Turn one channel, in place, into the network's numbers; see `Normalise`.
 
-    With `clip_percentiles` the voxels are first clipped to those percentiles of themselves.
-    A constant channel becomes 0.
+    Voxels outside of the mask become 0. A constant channel becomes 0, by z-score or percentiles.
+
+    Parameters
+    ----------
+    channel : (x, y, z) ndarray of float32
+        Intensities.
+    how : Normalise
+        What the manifest says.
+    brain : (x, y, z) ndarray of bool, optional
+        Needed where the mask is the brain.
     """
-    inside = channel != 0.0
+    if how.mask == "nonzero":
+        inside = channel != 0.0
+    elif how.mask == "brain" and brain is not None:
+        inside = brain
+        channel[~inside] = 0.0
+    else:
+        inside = np.ones(channel.shape, dtype=np.bool_)
     values = channel[inside]
-    if values.size == 0:
-        return
+    if values.size:
+        channel[inside] = _normalised(values, how)
+
+
+def _normalised(values: NDArray[np.float32], how: Normalise) -> NDArray[np.float32]:
     if how.clip_percentiles is not None:
         low, high = np.percentile(values, how.clip_percentiles)
         np.clip(values, low, high, out=values)
-    deviation = values.std(dtype=np.float64) or 1.0
-    channel[inside] = (values - values.mean(dtype=np.float64)) / deviation
+    if how.kind == "zscore":
+        deviation = values.std(dtype=np.float64) or 1.0
+        values = (values - values.mean(dtype=np.float64)) / deviation
+    elif how.percentiles is not None:
+        low, high = np.percentile(values, how.percentiles)
+        values = (values - low) / ((high - low) or 1.0)
+    elif how.range is not None:
+        low, high = how.range
+        values = (values - low) / (high - low)
+    if how.clip is not None:
+        values = np.clip(values, *how.clip)
+    return np.asarray(values, dtype=np.float32)
 
 
 def cropped(channels: NDArray[np.float32], grid: Grid) -> tuple[NDArray[np.float32], Grid]:

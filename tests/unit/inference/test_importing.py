@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from converters.volume import Grid, Volume
 from inference import importing, manifest, model
 from inference.errors import ModelImportError, ModelUnusableError
 from inference.importing import Imported
-from inference.model import LoadedModel
 from inference.predict import predict
 from tests import checkpoints
 from tests.checkpoints import SMALL, TRUE
@@ -304,11 +304,7 @@ def test_labels_are_those_of_the_plain_monai_calls_voxel_for_voxel(tmp_path: Pat
     # The image is stripped already, and no head whose brain could be found.
     space = done.manifest.space.model_copy(update={"skull": "any"})
     loaded = model.load(done.manifest, device="cpu", threads=1)
-    given = LoadedModel(
-        manifest=done.manifest.model_copy(update={"space": space}),
-        network=loaded.network,
-        device="cpu",
-    )
+    given = replace(loaded, manifest=done.manifest.model_copy(update={"space": space}))
     found = predict(volumes, given, reference_role="t1gd").label_map.labels
     assert len(np.unique(plain)) == 4
     assert np.array_equal(found.transpose(2, 1, 0)[::-1, ::-1], plain)

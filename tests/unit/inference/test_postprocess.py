@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,9 @@ from torch import Tensor
 from converters.volume import Grid
 from inference import postprocess, preprocess
 from inference.errors import InvalidOutputError
+from inference.postprocess import Reading
 
-PLAIN = (0, 1, 2)
+PLAIN = Reading(activation="softmax", output_indices=(0, 1, 2))
 
 
 def reference_grid(
@@ -130,7 +133,9 @@ def test_output_channels_are_read_by_their_declared_index() -> None:
     truth[3:8, 4:9, 5:9], truth[10:15, 4:9, 5:9] = 1, 2
     expected = postprocess.labels_on_reference(as_scores(truth), grid, reference, PLAIN)
     turned = as_scores(truth)[[1, 2, 0]]
-    found = postprocess.labels_on_reference(turned, grid, reference, (2, 0, 1))
+    found = postprocess.labels_on_reference(
+        turned, grid, reference, replace(PLAIN, output_indices=(2, 0, 1))
+    )
     assert set(np.unique(expected)) == {0, 1, 2}
     assert np.array_equal(found, expected)
 

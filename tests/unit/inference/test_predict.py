@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from converters import phantom
 from converters.phantom import PhantomStudy
 from converters.volume import Grid, Volume
 from inference import manifest, model
+from inference.declarations import Quality
 from inference.errors import (
-    BrainNotFoundError,
+    ChannelConstantError,
     ChannelFieldOfViewError,
     ChannelImplausibleError,
     ChannelMissingError,
@@ -25,6 +28,8 @@ from inference.errors import (
 from inference.model import LoadedModel
 from inference.networks import ResidualUNet
 from inference.predict import predict
+from inference.quality import NOTE_CODES
+from inference.runtime import TorchRuntime
 
 ROOT = Path(__file__).parents[3]
 REALDATA = Path(os.environ.get("NEUROSEG_REALDATA", ROOT.parent / "shared" / "realdata"))
@@ -45,8 +50,9 @@ def quick(demo: LoadedModel) -> LoadedModel:
     torch.manual_seed(0)
     network = ResidualUNet(4, 4, (4, 6)).eval()
     plan = demo.manifest.infer.model_copy(update={"window": (80, 96, 80)})
-    declared = demo.manifest.model_copy(update={"infer": plan})
-    return LoadedModel(manifest=declared, network=network, device="cpu", mask=demo.mask)
+    any_result = Quality(largest_tumour_ml=None, largest_share_of_brain=None, most_components=None)
+    declared = demo.manifest.model_copy(update={"infer": plan, "quality": any_result})
+    return replace(demo, manifest=declared, network=network, runtime=TorchRuntime(network, "cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +134,7 @@ def test_empty_images_are_refused(quick: LoadedModel) -> None:
         Volume(intensities=np.zeros(grid.shape, np.float32), grid=grid, role=role)
         for role in quick.manifest.roles
     ]
-    with pytest.raises(BrainNotFoundError):
+    with pytest.raises(ChannelConstantError):
         predict(volumes, quick, reference_role="t1gd")
 
 
@@ -184,7 +190,7 @@ def test_a_head_with_its_skull_gets_a_mask_and_no_label_outside_it(quick: Loaded
     whole = quick.manifest.model_copy(
         update={"space": quick.manifest.space.model_copy(update={"skull": "whole"})}
     )
-    bare = LoadedModel(manifest=whole, network=quick.network, device="cpu")
+    bare = replace(quick, manifest=whole, mask=None)
     left = predict(list(head.volumes.values()), bare, reference_role="t1gd")
     assert (left.mask_source, left.brain_ml) == ("", None)
     assert np.count_nonzero(left.label_map.labels) > np.count_nonzero(found.label_map.labels)
@@ -193,7 +199,7 @@ def test_a_head_with_its_skull_gets_a_mask_and_no_label_outside_it(quick: Loaded
 def test_a_model_for_stripped_images_is_unusable_without_a_mask(
     quick: LoadedModel, study: PhantomStudy
 ) -> None:
-    bare = LoadedModel(manifest=quick.manifest, network=quick.network, device="cpu")
+    bare = replace(quick, mask=None)
     with pytest.raises(ModelUnusableError, match="brain mask"):
         predict(list(study.volumes.values()), bare, reference_role="t1gd")
 
@@ -210,3 +216,47 @@ def test_the_tumour_of_a_real_exam_is_found(demo: LoadedModel) -> None:
     assert dice(found > 0, truth > 0) > 0.82
     assert dice(found > 1, truth > 1) > 0.7
     assert dice(found == 3, truth == 3) > 0.5
+
+
+def test_a_constant_series_counts_as_missing_where_the_model_can_do_without(
+    quick: LoadedModel, study: PhantomStudy
+) -> None:
+    by_role = dict(study.volumes)
+    flat = np.full(by_role["t2"].grid.shape, 7.0, np.float32)
+    by_role["t2"] = Volume(intensities=flat, grid=by_role["t2"].grid, role="t2")
+    found = predict(list(by_role.values()), quick, reference_role="t1gd")
+    without = predict(
+        [one for one in by_role.values() if one.role != "t2"], quick, reference_role="t1gd"
+    )
+    assert [note.code for note in found.notes] == ["INPUT_MISSING"]
+    assert np.array_equal(found.label_map.labels, without.label_map.labels)
+    by_role["t1"] = Volume(intensities=flat, grid=by_role["t2"].grid, role="t1")
+    with pytest.raises(ChannelConstantError):
+        predict(list(by_role.values()), quick, reference_role="t1gd")
+
+
+def test_the_entropy_is_highest_where_labels_meet(demo: LoadedModel, study: PhantomStudy) -> None:
+    asked = replace(demo, uncertainty=True)
+    found = predict(list(study.volumes.values()), asked, reference_role="t1gd")
+    plain = predict(list(study.volumes.values()), demo, reference_role="t1gd")
+    assert plain.uncertainty is None
+    unsure = found.uncertainty
+    assert unsure is not None
+    labels = found.label_map.labels
+    assert np.array_equal(labels, plain.label_map.labels)
+    assert unsure.entropy.shape == labels.shape
+    assert 0.0 <= unsure.entropy.min() <= unsure.entropy.max() <= 1.0 + 1e-6
+    is_tumour = labels != 0
+    inner = ndimage.binary_erosion(is_tumour, iterations=2)
+    border = is_tumour ^ ndimage.binary_erosion(is_tumour)
+    assert unsure.entropy[border].mean() > unsure.entropy[inner].mean()
+    assert set(unsure.mean_by_label) == {one.label for one in found.label_map.segments}
+    assert unsure.p95 == pytest.approx(np.percentile(unsure.entropy[is_tumour], 95), rel=1e-5)
+
+
+def test_a_result_that_cannot_be_is_noted(quick: LoadedModel, study: PhantomStudy) -> None:
+    strict = quick.manifest.model_copy(update={"quality": Quality(entropy_p95=0.01)})
+    wild = replace(quick, manifest=strict, uncertainty=True)
+    found = predict(list(study.volumes.values()), wild, reference_role="t1gd")
+    assert {"TUMOUR_LARGE", "RESULT_UNCERTAIN"} <= {note.code for note in found.notes}
+    assert {note.code for note in found.notes} <= set(NOTE_CODES)
