@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from converters.volume import Grid
-from inference import postprocess, preprocess
+from inference import manifest, postprocess, preprocess
 from inference.errors import InvalidOutputError
 from inference.postprocess import Reading
 
@@ -181,3 +182,83 @@ def test_scores_of_another_number_of_classes_are_refused(class_count: int) -> No
         postprocess.labels_on_reference(
             torch.zeros(class_count, *grid.shape), grid, reference, PLAIN
         )
+
+
+# -- overlapping regions --------------------------------------------------------------------------
+
+REGIONS = Reading(activation="sigmoid", output_indices=(1, 0, 2), thresholds=(0.5, 0.5, 0.5))
+
+
+def nested(grid: Grid) -> tuple[Tensor, NDArray[np.uint8]]:
+    """Return scores of core, whole and enhancing tumour (the zoo's order), and their labels."""
+    centre = grid.lps_mm(np.array(grid.shape) * 0.5)
+    whole, core, enhancing = (ball(grid, centre, radius_mm) for radius_mm in (14.0, 9.0, 5.0))
+    scores = np.stack([core, whole, enhancing]).astype(np.float32) * 20.0 - 10.0
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[whole], labels[core], labels[enhancing] = 1, 2, 3
+    return torch.from_numpy(scores), labels
+
+
+def test_regions_are_painted_in_the_order_of_their_labels() -> None:
+    reference = reference_grid((30, 24, 28), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0))
+    grid = preprocess.model_grid(reference, (2.0, 2.0, 2.0))
+    scores, labels = nested(grid)
+    found = postprocess.labels_on_reference(scores, grid, reference, REGIONS)
+    assert set(np.unique(labels)) == {0, 1, 2, 3}
+    at = tuple(side.model_axis for side in postprocess.sides(grid, reference))
+    expected = labels.transpose(at)
+    flips = tuple(
+        axis
+        for axis, side in enumerate(postprocess.sides(grid, reference))
+        if side.positions[0] > side.positions[-1]
+    )
+    assert np.array_equal(found, np.flip(expected, flips))
+
+
+def test_a_region_holds_from_its_threshold_on() -> None:
+    reference = reference_grid((6, 6, 6), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0))
+    grid = preprocess.model_grid(reference, (2.0, 2.0, 2.0))
+    scores = torch.logit(torch.tensor([0.1, 0.62, 0.1])).view(3, 1, 1, 1).expand(3, *grid.shape)
+    for threshold, label in ((0.6, 1), (0.65, 0)):
+        reading = replace(REGIONS, thresholds=(threshold, 0.5, 0.5))
+        found = postprocess.labels_on_reference(scores, grid, reference, reading)
+        assert set(np.unique(found)) == {label}
+
+
+def test_a_field_comes_back_to_its_patient_points() -> None:
+    reference = REFERENCES["thick"]
+    grid = preprocess.model_grid(reference, (2.0, 2.0, 2.0))
+    linear = (positions_lps_mm(grid) @ [1.0, -0.5, 2.0]).astype(np.float32)
+    found = postprocess.on_reference(torch.from_numpy(linear), grid, reference)
+    expected = positions_lps_mm(reference) @ [1.0, -0.5, 2.0]
+    inner = (slice(1, -1), slice(2, -2), slice(2, -2))
+    np.testing.assert_allclose(found[inner], expected[inner], rtol=0, atol=1e-3)
+    box = np.zeros((1, *grid.shape), np.float32)
+    box[:, 5:9, 5:9, 5:9] = 1.0
+    _, part = preprocess.cropped(box, grid)
+    ones = postprocess.on_reference(torch.ones(part.shape), part, reference)
+    assert 0.0 < ones.mean() < 0.1
+    assert set(np.unique(ones)) == {0.0, 1.0}
+
+
+def test_the_share_outside_the_brain_is_by_voxels() -> None:
+    reference = REFERENCES["straight"]
+    labels = np.zeros(reference.shape, np.uint8)
+    labels[10:14, 5:9, 6:10] = 2
+
+    def upper(grid: Grid) -> NDArray[np.bool_]:
+        offset = grid.index_to_lps_mm[:3, 3] - reference.index_to_lps_mm[:3, 3]
+        first = np.linalg.inv(reference.index_to_lps_mm[:3, :3]) @ offset
+        return np.asarray(np.indices(grid.shape)[0] + round(float(first[0])) >= 11)
+
+    assert postprocess.share_outside(labels, upper, reference) == pytest.approx(0.25)
+    assert postprocess.share_outside(np.zeros_like(labels), upper, reference) == 0.0
+    postprocess.clip(labels, upper, reference)
+    assert labels[10].sum() == 0
+    assert labels[11:14].any()
+
+
+def test_what_a_manifest_says_of_its_output_is_read() -> None:
+    demo = manifest.load(Path(__file__).parents[3] / "models" / "demo-glioma")
+    found = postprocess.reading_of(demo)
+    assert found == Reading(activation="softmax", output_indices=(0, 1, 2, 3))

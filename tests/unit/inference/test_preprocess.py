@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms.intensity.array import NormalizeIntensity
+from monai.transforms.intensity.array import (
+    NormalizeIntensity,
+    ScaleIntensityRange,
+    ScaleIntensityRangePercentiles,
+)
 from monai.transforms.spatial.array import Orientation, Spacing
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
@@ -18,8 +23,10 @@ from scipy.spatial.transform import Rotation
 from converters.volume import Grid, Volume
 from inference import manifest, preprocess
 from inference.declarations import Normalise
+from inference.errors import ModelUnusableError
 
 DEMO = manifest.load(Path(__file__).parents[3] / "models" / "demo-glioma")
+DEMO = DEMO.model_copy(update={"space": DEMO.space.model_copy(update={"skull": "any"})})
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 PLAIN = Normalise(kind="zscore", mask="nonzero", per_channel=True)
 
@@ -56,6 +63,11 @@ def field_at(grid: Grid) -> NDArray[np.float32]:
     return np.asarray(500.0 + lps @ [1.0, -2.0, 3.0], dtype=np.float32)
 
 
+def wave_at(grid: Grid) -> NDArray[np.float32]:
+    lps = grid.lps_mm(np.moveaxis(np.indices(grid.shape), 0, -1).astype(float))
+    return np.asarray(np.sin(lps / 4.0).sum(axis=-1), dtype=np.float32)
+
+
 GRIDS = {
     "axial": oblique_grid((14, 30, 26), (5.53, 0.89, 0.91)),
     "oblique": oblique_grid((14, 30, 26), (5.53, 0.91, 0.83), (17.0, -5.5, 8.0)),
@@ -88,6 +100,37 @@ def test_the_way_in_equals_monais_transforms(
     )
     preprocess.normalise(found, PLAIN)
     np.testing.assert_allclose(found, np.asarray(scored)[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "SPL", "ASR", "PIR"])
+@pytest.mark.parametrize("name", ["axial", "sagittal"])
+def test_any_orientation_is_monais(name: str, orientation: str) -> None:
+    """nnU-Net's arrays of files that are stored LPS grow to S, P and L."""
+    grid, spacing_mm = GRIDS[name], (2.0, 1.5, 0.7)
+    volume = Volume(intensities=smooth_image(grid.shape, 3), grid=grid, role="t1")
+    affine = torch.from_numpy(TO_RAS @ grid.index_to_lps_mm)
+    image = MetaTensor(torch.from_numpy(volume.intensities.copy())[None], affine=affine)
+    labels = (("L", "R"), ("P", "A"), ("I", "S"))
+    theirs = Spacing(spacing_mm, mode="bilinear")(Orientation(orientation, labels=labels)(image))
+    found_grid = preprocess.model_grid(grid, spacing_mm, orientation)
+    assert isinstance(theirs, MetaTensor)
+    np.testing.assert_allclose(
+        TO_RAS @ found_grid.index_to_lps_mm, theirs.affine.numpy(), rtol=0, atol=1e-9
+    )
+    found = preprocess.resample(volume, found_grid)
+    np.testing.assert_allclose(found, np.asarray(theirs)[0], rtol=0, atol=2e-2)
+
+
+def test_cubic_splines_are_nearer_to_a_smooth_image_than_lines() -> None:
+    grid = oblique_grid((24, 24, 24), (2.0, 2.0, 2.0))
+    inner = oblique_grid((20, 20, 20), (1.1, 1.1, 1.1))
+    here, there = (wave_at(one) for one in (grid, inner))
+    volume = Volume(intensities=here, grid=grid, role="t1")
+    off = {
+        how: np.abs(preprocess.resample(volume, inner, how) - there).max()
+        for how in ("linear", "cubic")
+    }
+    assert off["cubic"] < off["linear"] / 5
 
 
 def test_a_grid_that_already_is_the_models_changes_no_value() -> None:
@@ -180,6 +223,70 @@ def test_normalising_clips_to_percentiles_of_the_tissue() -> None:
     expected = (held - held.mean()) / np.sqrt(((held - held.mean()) ** 2).mean())
     np.testing.assert_allclose(channel.reshape(-1)[:3000], expected, atol=1e-4)
     assert (channel.reshape(-1)[3000:] == 0.0).all()
+
+
+def as_asked(**said: object) -> Normalise:
+    return Normalise.model_validate({"per_channel": True, **said})
+
+
+def some_image() -> NDArray[np.float32]:
+    rng = np.random.default_rng(1)
+    image = rng.gamma(3.0, 50.0, (12, 13, 14)).astype(np.float32)
+    image[:5] = 0.0
+    return image
+
+
+def test_percentiles_and_ranges_are_monais() -> None:
+    image = some_image()
+    pairs: tuple[tuple[Normalise, Any], ...] = (
+        (
+            as_asked(kind="percentile", mask="all", percentiles=(1.0, 99.0), clip=(0.0, 1.0)),
+            ScaleIntensityRangePercentiles(1.0, 99.0, 0.0, 1.0, clip=True),
+        ),
+        (
+            as_asked(kind="percentile", mask="all", percentiles=(5.0, 95.0)),
+            ScaleIntensityRangePercentiles(5.0, 95.0, 0.0, 1.0),
+        ),
+        (
+            as_asked(kind="range", mask="all", range=(20.0, 300.0), clip=(0.0, 1.0)),
+            ScaleIntensityRange(20.0, 300.0, 0.0, 1.0, clip=True),
+        ),
+        (as_asked(kind="zscore", mask="all"), NormalizeIntensity()),
+    )
+    for ours, theirs in pairs:
+        found = image.copy()
+        preprocess.normalise(found, ours)
+        expected = np.asarray(theirs(torch.from_numpy(image)[None]))[0]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_only_the_mask_counts_and_the_rest_is_nothing() -> None:
+    image, brain = some_image(), np.zeros((12, 13, 14), np.bool_)
+    brain[3:9, 2:10, 2:10] = True
+    found = image.copy()
+    preprocess.normalise(found, as_asked(kind="zscore", mask="brain", clip=(-1.0, 2.0)), brain)
+    values = image[brain].astype(np.float64)
+    expected = ((values - values.mean()) / values.std()).clip(-1.0, 2.0)
+    np.testing.assert_allclose(found[brain], expected, atol=1e-5)
+    assert (found[~brain] == 0.0).all()
+
+
+def test_no_normalisation_leaves_intensities_but_for_the_bounds() -> None:
+    found = some_image()
+    preprocess.normalise(found, as_asked(kind="none", mask="all", clip=(10.0, 90.0)))
+    np.testing.assert_array_equal(found, some_image().clip(10.0, 90.0))
+
+
+def test_a_model_that_needs_the_brain_is_unusable_without() -> None:
+    grid = GRIDS["axial"]
+    volumes = [
+        Volume(intensities=smooth_image(grid.shape, 1), grid=grid, role=role) for role in DEMO.roles
+    ]
+    by_brain = DEMO.normalise.model_copy(update={"mask": "brain"})
+    stripped = DEMO.space.model_copy(update={"skull": "stripped"})
+    for update in ({"normalise": by_brain}, {"space": stripped}):
+        with pytest.raises(ModelUnusableError, match="brain mask"):
+            preprocess.prepare(volumes, grid, DEMO.model_copy(update=update))
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0])
