@@ -2,6 +2,7 @@
 # make test        lint, types, architecture and every test that this machine can run
 # make lint        ruff, mypy, import-linter
 # make bench       measurements; never part of `make test`
+# make bench-engine     speed, memory and labels of the engine against the plain MONAI call
 # make bench-sequences  which sequence each series is: accuracy on labelled headers
 # make clean       remove the environment and everything that was written here
 
@@ -10,7 +11,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALL := $(RUN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: demo serve test check lint bench bench-sequences tools clean
+.PHONY: demo serve test check lint bench bench-engine bench-sequences tools clean
 .DEFAULT_GOAL := help
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -50,6 +51,9 @@ bench: $(VENV)/.test
 	$(RUN)/python -m tests.bench.bench_receive
 	$(RUN)/python -m tests.bench.bench_convert
 	$(RUN)/python -m tests.bench.bench_register
+
+bench-engine: $(VENV)/.test
+	$(RUN)/python -m tests.bench.bench_engine
 
 bench-sequences: $(VENV)/.test
 	$(RUN)/python -m tests.bench.bench_sequences

@@ -82,7 +82,10 @@ def serve(config: Path | None, role: str | None, *, check_config: bool) -> None:
     supervise.die_with_parent()
     if role is None:
         manifest.load(settings.model.folder)  # better no node than one that restarts for ever
-        supervise.run_until_signal(supervise.Supervisor(supervise.ROLES, config))
+        infer = supervise.infer_environments(settings.model.device, settings.jobs.worker_name)
+        supervise.run_until_signal(
+            supervise.Supervisor(supervise.ROLES, config, environments={"infer": infer})
+        )
         return
     from node import app
 

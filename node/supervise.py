@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 
 from node import logs
 
@@ -37,6 +37,7 @@ def die_with_parent() -> None:
 class _Child:
     role: str
     command: Sequence[str]
+    environment: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     start_at: float = 0.0
@@ -45,7 +46,7 @@ class _Child:
 
     def start(self) -> None:
         """Start the process; it inherits our standard output for its log."""
-        environment = {**os.environ, SUPERVISED: "1"}
+        environment = {**os.environ, **self.environment, SUPERVISED: "1"}
         self.process = subprocess.Popen(self.command, env=environment)  # noqa: S603 - our own
         self.started_at = time.monotonic()
 
@@ -82,6 +83,8 @@ class Supervisor:
         The back-off of a child that ends again and again.
     entry : sequence of str
         The command line's own command; tests put another before it.
+    environments : mapping of str to sequence of mapping
+        Roles that run in several processes: what each finds in its environment beside ours.
     """
 
     def __init__(
@@ -92,15 +95,18 @@ class Supervisor:
         grace_s: float = 30.0,
         longest_delay_s: float = 30.0,
         entry: Sequence[str] = (sys.executable, "-m", "node"),
+        environments: Mapping[str, Sequence[Mapping[str, str]]] = MappingProxyType({}),
     ) -> None:
         options = [] if config is None else ["--config", str(config)]
         self._children = [
             _Child(
                 role=role,
                 command=[*entry, "serve", "--role", role, *options],
+                environment=environment,
                 longest_delay_s=longest_delay_s,
             )
             for role in roles
+            for environment in environments.get(role) or ({},)
         ]
         self._grace_s = grace_s
         self._stopping = threading.Event()
@@ -133,6 +139,29 @@ class Supervisor:
                 process.kill()
                 process.wait()
         logs.get().info("node.stopped")
+
+
+def infer_environments(
+    device: str, worker_name: str, device_files: Path = Path("/dev")
+) -> list[dict[str, str]]:
+    """Return what the infer processes find in their environment: one for each of several GPUs.
+
+    Each sees one GPU and is a worker of its own name. With one GPU or none there is one process,
+    which finds nothing.
+    """
+    if device == "cpu":
+        return []
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = sorted(
+        int(one.name.removeprefix("nvidia")) for one in device_files.glob("nvidia[0-9]*")
+    )
+    gpus = [str(number) for number in found] if said is None else said.split(",")
+    if len(gpus) < 2:  # noqa: PLR2004 - several
+        return []
+    return [
+        {"CUDA_VISIBLE_DEVICES": gpu, "NEUROSEG_JOBS__WORKER_NAME": f"{worker_name}.gpu{place}"}
+        for place, gpu in enumerate(gpus)
+    ]
 
 
 def run_until_signal(supervisor: Supervisor) -> None:

@@ -46,7 +46,7 @@ _TEMPLATE: Final = manifest.load(Path(__file__).parents[2] / "models" / "demo-gl
 _WINDOW: Final = (96, 96, 96)
 _AT_ONCE: Final = 4
 _SHAPE: Final = (240, 240, 155)
-_CROP: Final = 48
+_CROP: Final = 48  # voxels a side
 _LABELS: Final = ("oedema", "core", "enhancing")
 _FROM_BRATS: Final = np.array([0, 2, 1, 0, 3], np.uint8)  # 1 core, 2 oedema, 4 enhancing
 _NAMES: Final = {"flair": "flair", "t1": "t1", "t1gd": "t1ce", "t2": "t2"}
@@ -199,7 +199,9 @@ def _fit(name: str, network: nn.Module, images: list[Image], steps: int) -> None
         schedule.step()
         if step % 20 == 0 or step == steps - 1:
             spent = time.monotonic() - started
-            _say(f"  {name} step {step}/{steps} dice {float(dice.mean()):.2f} {spent:.0f} s")
+            _say(
+                f"  {name} step {step}/{steps} dice {float(dice.detach().mean()):.2f} {spent:.0f} s"
+            )
 
 
 def _piece(image: Image, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -356,7 +358,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure the engine against the plain MONAI call.")
     parser.add_argument("networks", nargs="*", help=f"of {', '.join(NETWORKS)}; all by default")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=240, help="of fitting")
+    parser.add_argument("--steps", type=int, default=120, help="of fitting")
     parser.add_argument("--measure", choices=("monai", "engine", "crop"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, default=_KEPT, help=argparse.SUPPRESS)
     parser.add_argument("--axes", default="", help=argparse.SUPPRESS)

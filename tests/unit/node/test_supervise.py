@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from node import logs
-from node.supervise import Supervisor
+from node.supervise import Supervisor, infer_environments
 from tests.waiting import wait_until
 
 # Stands before `serve --role ROLE`: notes its pid in a folder, then ends or stays.
@@ -19,6 +19,7 @@ SCRIPT = """
 import os, sys, signal, time
 from pathlib import Path
 role = sys.argv[sys.argv.index("--role") + 1]
+role += os.environ.get("CUDA_VISIBLE_DEVICES", "")
 Path(sys.argv[1], f"{role}-{os.getpid()}").touch()
 if role == "short":
     sys.exit(3)
@@ -96,3 +97,49 @@ def test_a_role_that_does_not_drain_is_killed_after_the_grace(
     thread.join(10)
     assert not thread.is_alive()
     assert not _is_alive(_starts(tmp_path, "stubborn")[0])
+
+
+def _gpus(folder: Path, count: int) -> Path:
+    for number in range(count):
+        (folder / f"nvidia{number}").touch()
+    (folder / "nvidiactl").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("count", "visible", "expected"),
+    [
+        (0, None, []),
+        (1, None, []),
+        (2, None, ["0", "1"]),
+        (4, "3,1", ["3", "1"]),
+        (4, "2", []),
+        (2, "", []),
+    ],
+)
+def test_each_of_several_gpus_gets_a_process_of_its_own(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    visible: str | None,
+    expected: list[str],
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = infer_environments("auto", "node-1", _gpus(tmp_path, count))
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in found] == expected
+    names = [one["NEUROSEG_JOBS__WORKER_NAME"] for one in found]
+    assert len(set(names)) == len(names)
+    assert infer_environments("cpu", "node-1", tmp_path) == []
+
+
+def test_processes_of_one_role_have_their_own_environment(tmp_path: Path, entry: list[str]) -> None:
+    environments = {"infer": [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]}
+    supervisor = Supervisor(["infer", "web"], None, entry=entry, environments=environments)
+    thread = _running(supervisor)
+    roles = ("infer0", "infer1", "web")
+    wait_until(lambda: all(_starts(tmp_path, role) for role in roles), 10, "all to start")
+    supervisor.stop()
+    thread.join(10)
+    assert [len(_starts(tmp_path, role)) for role in roles] == [1, 1, 1]
