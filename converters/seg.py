@@ -139,14 +139,22 @@ def build_segmentation(
     seg = _encoded(label_map, carriers, identity, created)
     seg_sources.point_at_frames(seg, sources, frames)
     _pad_with_zero(seg)
-    own_text = seg_sources.text_of(seg)
-    source = copy.deepcopy(sources[0])
-    source.decode()  # text still raw would be written in its old bytes, whatever we declare
-    seg.copy_patient_and_study_information(source)
-    seg.BodyPartExamined = source.get("BodyPartExamined") or "BRAIN"
-    _sign(seg, source, identity, created)
-    seg_sources.declare_character_set(seg, source, own_text)
+    dress(seg, sources[0], identity, created)
     return seg
+
+
+def dress(derived: hd.SOPClass, first: Dataset, identity: SegIdentity, created: datetime) -> None:
+    """Give a derived object, in place, its source's patient and study, and its own identity.
+
+    What highdicom draws or reads from the clock is replaced, so that the bytes repeat.
+    """
+    own_text = seg_sources.text_of(derived)
+    source = copy.deepcopy(first)
+    source.decode()  # text still raw would be written in its old bytes, whatever we declare
+    derived.copy_patient_and_study_information(source)
+    derived.BodyPartExamined = source.get("BodyPartExamined") or "BRAIN"
+    _sign(derived, source, identity, created)
+    seg_sources.declare_character_set(derived, source, own_text)
 
 
 def _encoded(
@@ -219,7 +227,6 @@ def _described(segment: Segment, identity: SegIdentity, model_id: str) -> Segmen
 
 
 def _sign(seg: Dataset, source: Dataset, identity: SegIdentity, created: datetime) -> None:
-    """Replace what highdicom draws or reads from the clock, so that the bytes repeat."""
     seg.DimensionOrganizationSequence[
         0
     ].DimensionOrganizationUID = identity.dimension_organization_uid
