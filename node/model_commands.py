@@ -23,16 +23,22 @@ def model() -> None:
 
 
 @model.command("import")
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--template",
-    required=True,
     metavar="NAME|FILE",
-    help="What the checkpoint cannot say: msd-unet, or a model.toml without id, version, weights.",
+    help="What the source cannot say: msd-unet, monai-brats-segresnet, or a model.toml without id, "
+    "version and weights. A result folder of nnU-Net may do without.",
 )
 @click.option("--id", "model_id", required=True, help="Small letters, digits and hyphens.")
-@click.option("--version", required=True, help="Of the model, such as 1.0.0.")
-@click.option("--prefix", help="Which network of the checkpoint, where several fit: net_ema.")
+@click.option("--version", help="Of the model, such as 1.0.0; a MONAI bundle has one of its own.")
+@click.option("--fold", metavar="N|all", help="Of a result folder of nnU-Net with several folds.")
+@click.option("--prefix", help="Which network of a checkpoint, where several fit: net_ema.")
+@click.option(
+    "--source-name",
+    metavar="TEXT",
+    help="Where the weights come from, for the record; default: the name of the file.",
+)
 @click.option(
     "-o",
     "--out",
@@ -40,22 +46,32 @@ def model() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Model folder to write; must not exist.",
 )
-def import_(
-    checkpoint: Path, template: str, model_id: str, version: str, prefix: str | None, out: Path
+def import_(  # noqa: PLR0913 - one for each option
+    *,
+    source: Path,
+    template: str | None,
+    model_id: str,
+    version: str | None,
+    fold: str | None,
+    prefix: str | None,
+    source_name: str | None,
+    out: Path,
 ) -> None:
-    """Write a model folder from CHECKPOINT: Lightning .ckpt, state dict (.pt) or .safetensors.
+    """Write a model folder from SOURCE, a file or a folder.
 
-    Nothing in the checkpoint is run. The written model is loaded and tested before it appears.
+    A file: Lightning .ckpt, state dict (.pt, .pth), TorchScript (.ts, .pt) or .safetensors. A
+    folder: a MONAI bundle, or a result of nnU-Net v2 (trainer__plans__configuration). Nothing in
+    it is run. The written model is loaded and tested before it appears.
     """
     from inference import importing
 
-    done = importing.import_checkpoint(
-        checkpoint,
+    done = importing.import_model(
+        source,
         out,
-        importing.template_file(template),
-        model_id=model_id,
-        version=version,
+        None if template is None else importing.template_file(template),
+        identity=importing.Identity(model_id=model_id, version=version, source_name=source_name),
         prefix=prefix,
+        fold=fold,
     )
     click.echo(f"{done.manifest.model_id} is in {out}: loaded, tested")
     _print_report(done.report)
@@ -63,6 +79,7 @@ def import_(
 
 
 def _print_report(report: Report) -> None:
+    click.echo(f"  source       {report.source} ({report.kind})")
     click.echo(f"  parameters   {report.parameter_count:,}")
     if report.norm:
         click.echo(f"  norm layers  {report.norm}")
@@ -126,8 +143,8 @@ def _facts(found: Manifest) -> tuple[tuple[str, str], ...]:
 @click.argument("folder", type=_FOLDER)
 def verify(folder: Path) -> None:
     """Check the weights in FOLDER against their digest, load them and run one window."""
-    from inference import importing, manifest
+    from inference import manifest, self_test
 
     found = manifest.load(folder)
-    importing.self_test(found)
+    self_test.run(found)
     click.echo(f"{found.model_id}: digest, parameters and output are as declared")
