@@ -234,7 +234,7 @@ def test_hostile_weights_in_a_bundle_are_refused(tmp_path: Path) -> None:
 def test_torchscript_weights_of_a_bundle_are_read(tmp_path: Path) -> None:
     root = write(tmp_path)
     trained = SegResNet(**{key: one for key, one in NETWORK.items() if key != "_target_"}).eval()
-    traced = torch.jit.trace(trained, torch.zeros(1, 4, 16, 16, 16))
+    traced = torch.jit.trace(trained, torch.zeros(1, 4, 16, 16, 16))  # type: ignore[no-untyped-call]
     torch.jit.save(traced, root / "models/model.ts")
     (root / "models/model.pt").unlink()
     done = imported(root)
