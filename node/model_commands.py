@@ -4,16 +4,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from inference.declarations import SelfTest
     from inference.importing import Report
     from inference.manifest import Manifest
+    from inference.model import DeviceChoice
+    from node.model_trial import Trial
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _SHOWN = 5  # names of each sort
 
 
@@ -148,3 +154,75 @@ def verify(folder: Path) -> None:
     found = manifest.load(folder)
     self_test.run(found)
     click.echo(f"{found.model_id}: digest, parameters and output are as declared")
+
+
+@model.command("test")
+@click.argument("folder", type=_FOLDER)
+@click.option("--input", "image", type=_FILE, help="4-D NIfTI, channels as the model's inputs.")
+@click.option("--truth", type=_FILE, help="3-D NIfTI with the model's label numbers.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+@click.option(
+    "--brain-mask",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("models/brain-mask"),
+    help="Brain mask network for a model that needs stripped images; default models/brain-mask.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def test(
+    *,
+    folder: Path,
+    image: Path | None,
+    truth: Path | None,
+    device: DeviceChoice,
+    brain_mask: Path,
+    as_json: bool,
+) -> None:
+    """Try the model in FOLDER on seeded noise, or on an image.
+
+    Without --input the self-test: mean score and share of voxels of each output channel, compared
+    with the record of the import where there is one. With --input the volume of each label and
+    region, and with --truth how well they agree (Dice).
+    """
+    from inference import manifest
+    from node import model_trial
+
+    if truth is not None and image is None:
+        raise click.UsageError("--truth goes with --input")
+    found = manifest.load(folder)
+    if image is None:
+        _print_self_test(found, model_trial.of_noise(found), as_json=as_json)
+        return
+    trial = model_trial.of_image(found, image, truth, device=device, mask_folder=brain_mask)
+    _print_trial(found, trial, as_json=as_json)
+
+
+def _print_self_test(found: Manifest, measured: SelfTest, *, as_json: bool) -> None:
+    recorded = found.self_test is not None
+    if as_json:
+        content = {"model": found.model_id, "as_recorded": recorded or None}
+        click.echo(json.dumps({**content, **measured.model_dump()}, indent=2))
+        return
+    verdict = "as recorded" if recorded else "nothing recorded to compare with"
+    click.echo(f"{found.model_id}: seeded noise gives what follows, {verdict}")
+    click.echo("  output channel   mean score   share of voxels")
+    pairs = zip(measured.score_means, measured.shares, strict=True)
+    for channel, (mean, share) in enumerate(pairs):
+        click.echo(f"  {channel:>14}{mean:>13.4f}{share:>18.4f}")
+
+
+def _print_trial(found: Manifest, trial: Trial, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"model": found.model_id, **asdict(trial)}, indent=2))
+        return
+    click.echo(f"{found.model_id}")
+    for note in trial.notes:
+        click.echo(f"  {note}")
+    for one in trial.findings:
+        line = f"  {'region' if one.is_region else 'label':<7}{one.name:<34}"
+        line += f"{one.volume_ml:>9.2f} mL"
+        if one.truth_ml is not None:
+            dice = "-" if one.dice is None else f"{one.dice:.3f}"
+            line += f"   truth{one.truth_ml:>9.2f} mL   Dice {dice}"
+        click.echo(line)
