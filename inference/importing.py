@@ -108,11 +108,14 @@ class Identity:
     source_name : str, optional
         Where the weights come from, such as ``wandb:entity/project/name:v7``; by default the name
         of the file.
+    source_digest : str, optional
+        What the place where they come from calls their digest, beside that of the file.
     """
 
     model_id: str
     version: str | None = None
     source_name: str | None = None
+    source_digest: str | None = None
 
 
 def import_model(
@@ -171,11 +174,12 @@ def _draft(completed: dict[str, Any], found: Source, identity: Identity) -> dict
         raise ModelImportError(reason="the source says no version; say one (--version)")
     first = {"schema_version": completed.pop("schema_version")}
     own = completed.pop("provenance", None)
+    own_digest = f"sha256:{found.checkpoint.sha256}"
     provenance = {
         "training_data": found.description.training_data,
         **(own if isinstance(own, dict) else {}),
         "source": identity.source_name or found.name,
-        "digest": f"sha256:{found.checkpoint.sha256}",
+        "digest": ", ".join(one for one in (own_digest, identity.source_digest) if one),
         "converted_by": f"neuroseg-node {metadata.version('neuroseg-node')}",
     }
     weights = {"file": WEIGHTS_NAME, "format": "safetensors", "sha256": _UNKNOWN_SHA256}
