@@ -31,6 +31,7 @@ _CONFIGURATIONS: Final = (
 _WEIGHTS: Final = ("model.pt", "model.pth", "model.safetensors", "model.ts")
 _MOST_BYTES: Final = 4 * 1024**2
 _MOST_DEPTH: Final = 8
+_MOST_VALUES: Final = 10_000
 _TARGET: Final = re.compile(r"(?:monai\.networks\.nets\.(?:[a-z_]+\.)?)?([A-Za-z]+)")
 _OTHER_NAMES: Final = {"Unet": "UNet", "SegResnet": "SegResNet", "BasicUnet": "BasicUNet"}
 _TEXTS: Final = {"title": "description", "licence": "license", "intended_use": "intended_use"}
@@ -160,10 +161,11 @@ def _translated(content: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any
     architecture = _architecture(definition.get("_target_"))
     kwargs: dict[str, Any] = {}
     defaults = networks.defaults(architecture)
+    values = _Values(content)
     for key, value in definition.items():
         if key in {"_target_", "_desc_"}:
             continue
-        plain = _literal(value, f"network_def.{key}", content)
+        plain = values.literal(value, f"network_def.{shown(str(key))}")
         if plain is not None:
             kwargs[key] = plain
         elif defaults.get(key) is not None:
@@ -186,39 +188,52 @@ def _architecture(target: object) -> Architecture:
     )
 
 
-def _literal(value: Any, key: str, content: Mapping[str, Any], depth: int = 0) -> Any:  # noqa: ANN401
-    """Return a plain value; what would have to be evaluated is refused by its key."""
-    if depth > _MOST_DEPTH:
-        raise ModelImportError(reason=f"{key} refers to itself, or is too deep")
-    match value:
-        case str() if value.startswith("@"):
-            return _literal(_referred(value, key, content), key, content, depth + 1)
-        case str() if value.startswith(("$", "%")):
+class _Values:
+    """Plain values of a configuration; counts them, because references may multiply."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self._content = content
+        self._left = _MOST_VALUES
+
+    def literal(self, value: Any, key: str, depth: int = 0) -> Any:  # noqa: ANN401 - of JSON
+        """Return a plain value; what would have to be evaluated is refused by its key."""
+        self._left -= 1
+        if depth > _MOST_DEPTH or self._left < 0:
+            raise ModelImportError(reason=f"{key} refers to itself, or is too large")
+        match value:
+            case str():
+                return self._text(value, key, depth)
+            case dict():
+                return self._table(value, key, depth)
+            case list():
+                return [self.literal(one, key, depth + 1) for one in value]
+            case None | bool() | int() | float():
+                return value
+        raise ModelImportError(reason=f"{key} is no plain value")
+
+    def _text(self, value: str, key: str, depth: int) -> object:
+        if value.startswith(("$", "%")):
             raise ModelImportError(
                 reason=f"{key} is an expression, and none is evaluated; write its value there"
             )
-        case dict():
-            if special := [name for name in value if str(name).startswith("_")]:
-                raise ModelImportError(
-                    reason=f"{key}.{shown(str(special[0]))} asks for a call; only plain values are "
-                    "read"
-                )
-            return {
-                str(name): _literal(one, f"{key}.{name}", content, depth + 1)
-                for name, one in value.items()
-            }
-        case list():
-            return [_literal(one, key, content, depth + 1) for one in value]
-        case None | bool() | int() | float() | str():
-            return value
-    raise ModelImportError(reason=f"{key} is no plain value")
+        if value.startswith("@"):
+            return self.literal(self._referred(value, key), key, depth + 1)
+        return value
 
+    def _table(self, value: Mapping[str, Any], key: str, depth: int) -> dict[str, Any]:
+        if special := [name for name in value if str(name).startswith("_")]:
+            raise ModelImportError(
+                reason=f"{key}.{shown(str(special[0]))} asks for a call; only plain values are read"
+            )
+        return {
+            str(name): self.literal(one, f"{key}.{name}", depth + 1) for name, one in value.items()
+        }
 
-def _referred(reference: str, key: str, content: Mapping[str, Any]) -> object:
-    """Return what stands at ``@a::b`` or ``@a#b`` of the same file."""
-    found: Any = content
-    for part in re.split("::|#", reference[1:]):
-        if not isinstance(found, dict) or part not in found:
-            raise ModelImportError(reason=f"{key} refers to something that is not in the file")
-        found = found[part]
-    return found
+    def _referred(self, reference: str, key: str) -> object:
+        """Return what stands at ``@a::b`` or ``@a#b`` of the same file."""
+        found: Any = self._content
+        for part in re.split("::|#", reference[1:]):
+            if not isinstance(found, dict) or part not in found:
+                raise ModelImportError(reason=f"{key} refers to something that is not in the file")
+            found = found[part]
+        return found

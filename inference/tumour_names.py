@@ -19,9 +19,9 @@ _INPUTS: Final[Mapping[Role, Entry]] = {
 }
 _ROLES: Final[Mapping[Role, str]] = {
     "flair": "flair|t2 ?flair|t2f|flair ?t2|fl",
-    "t1": "t1|t1w|t1n|t1 ?(pre|native)",
-    "t1gd": "t1 ?(c|ce|cd|gd|wc|wce|kc|km|post)|t1w ?(ce|gd|c|post)|t1 (contrast|post contrast)",
-    "t2": "t2|t2w",
+    "t1": "t1( ?w| weighted)?|t1n|t1 ?(pre|native)",
+    "t1gd": "t1( ?w| weighted)? ?(c|ce|gd|km|contrast|post|post contrast|contrast enhanced)",
+    "t2": "t2( ?w| weighted)?",
 }
 
 _CATEGORY: Final = {
@@ -83,7 +83,7 @@ TUMOUR_CORE: Final = _concept(
 )
 
 _LABELS: Final = (
-    (r"(peri ?tumou?ral )?edema( .*)?|ed|snfh", OEDEMA),
+    (r"(peri ?tumou?ral )?edema(tous)?( .*)?|ed|snfh", OEDEMA),
     (r"ncr|necrosis|necrotic( tumor)?( core)?", NECROSIS),
     (r"(necrotic and )?non ?enhancing.*|net|netc|ncr net|net ncr", CORE),
     (r"(gd )?enhanc(ing|ement)( .*)?|et|at", ENHANCING),
@@ -110,7 +110,7 @@ def shown(name: str) -> str:
 
 def input_of(name: str) -> Entry | None:
     """Return the input that a channel's name means; None where it means none that is known."""
-    plain = _plain(name)
+    plain = _plain(name.replace("*", "star"))  # T2* is not T2
     found = [role for role, pattern in _ROLES.items() if re.fullmatch(pattern, plain)]
     return dict(_INPUTS[found[0]]) if found else None
 

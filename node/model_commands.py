@@ -142,6 +142,7 @@ def _facts(found: Manifest) -> tuple[tuple[str, str], ...]:
         ("space", f"{space.orientation}, {spacing} mm, skull {space.skull}"),
         ("windows", f"{window}, overlap {plan.overlap:g}, {plan.blending}, crop {plan.crop}"),
         ("weights", f"{found.weights.file}, SHA-256 {found.weights_sha256}"),
+        ("from", "not stated" if found.provenance is None else found.provenance.source),
     )
 
 

@@ -141,6 +141,7 @@ def test_other_files_and_plain_references_are_read(tmp_path: Path, name: str) ->
         ({"in_channels": "@other"}, "network_def.in_channels is an expression"),
         ({"in_channels": "@absent"}, "network_def.in_channels refers to something"),
         ({"in_channels": "@loop"}, "network_def.in_channels refers to itself"),
+        ({"blocks_down": "@many"}, "network_def.blocks_down refers to itself, or is too large"),
         ({"norm": {"_target_": "os.system"}}, "network_def.norm._target_ asks for a call"),
         ({"act": ["RELU", {"inplace": "$exit()"}]}, "network_def.act.inplace is an expression"),
         ({"norm": "%other.json#norm"}, "network_def.norm is an expression"),
@@ -155,7 +156,8 @@ def test_other_files_and_plain_references_are_read(tmp_path: Path, name: str) ->
 def test_what_would_have_to_be_evaluated_is_refused_by_name(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
-    root = write(tmp_path, {**NETWORK, **change}, other="$open('ran', 'w')", loop="@loop")
+    more: dict[str, Any] = {"other": "$open('ran', 'w')", "loop": "@loop", "many": ["@few"] * 200}
+    root = write(tmp_path, {**NETWORK, **change}, **more, few=["@one"] * 200, one=1)
     assert words in reason_of(root)
 
 

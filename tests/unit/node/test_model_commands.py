@@ -75,6 +75,7 @@ def test_show_tells_what_a_model_declares() -> None:
         "2 x 2 x 2 mm, skull stripped",
         "64 x 80 x 64, overlap 0.5, gaussian, crop foreground",
         "label 1      Oedema (SCT 79654002 Edema)",
+        "from         not stated",
     ):
         assert words in shown.output
 
