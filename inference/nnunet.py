@@ -40,14 +40,10 @@ _ARCHITECTURES: Final = {
     "PlainConvUNet": "dynamic.PlainConvUNet",
     "ResidualEncoderUNet": "dynamic.ResidualEncoderUNet",
 }
-# Where the axes of the arrays grow to that a reader gives, last axis of the file first. SimpleITK
-# keeps the order of the file; the BraTS challenge's files are LPS.
-_READERS: Final = {
-    "SimpleITKIO": "SPL",
-    "NibabelIO": "SPL",
-    "NibabelIOWithReorient": "SAR",
-    "SimpleITKIOWithReorient": "SAR",
-}
+# Where the axes of the arrays grow to that a reader gives, last axis of the file first. Two readers
+# keep the axes of the file, which is presumed to be LPS as the BraTS challenge's; two turn it.
+_KEEPING: Final = {"SimpleITKIO": "SPL", "NibabelIO": "SPL"}
+_TURNING: Final = {"SimpleITKIOWithReorient": "SAR", "NibabelIOWithReorient": "SAR"}
 
 
 def checkpoint_file(folder: Path, fold: str | None = None) -> Path:
@@ -92,17 +88,19 @@ def describe(folder: Path, facts: Mapping[str, Any]) -> Description:
     inputs = _table(dataset, "channel_names" if "channel_names" in dataset else "modality")
     outputs, is_regions = _outputs(dataset)
     count = len(outputs) + (not is_regions)
+    orientation, is_certain = _orientation(plans)
+    space = {"spacing_mm": _numbers(plan, "spacing"), **_interpolation(plan)}
     return Description(
         said={
             "network": _network(plan, len(inputs), count),
-            "space": {"spacing_mm": _numbers(plan, "spacing"), **_interpolation(plan)},
+            "space": {**space, **({"orientation": orientation} if is_certain else {})},
             "normalise": _normalise(plan),
             "infer": {"mode": "sliding", "window": _numbers(plan, "patch_size")},
             "output": {"activation": "sigmoid"}
             if is_regions
             else {"activation": "softmax", "background_index": 0},
         },
-        presumed=_presumed(plans, plan, facts),
+        presumed=_presumed(orientation, plan, facts),
         texts=_texts(dataset),
         training_data=_text(plans, "dataset_name"),
         inputs=tuple(str(inputs[key]) for key in sorted(inputs, key=int)),
@@ -266,25 +264,28 @@ def _interpolation(plan: Mapping[str, Any]) -> Entry:
     return {"interpolation": "linear" if order == 1 else "cubic"}
 
 
-def _presumed(
-    plans: Mapping[str, Any], plan: Mapping[str, Any], facts: Mapping[str, Any]
-) -> dict[str, Entry]:
-    """Return what nnU-Net does not say outright, but does or implies."""
+def _orientation(plans: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return where the axes of the network's input grow to, and whether that is certain."""
     reader = str(plans.get("image_reader_writer"))
-    if reader not in _READERS:
+    known = {**_KEEPING, **_TURNING}
+    if reader not in known:
         raise ModelImportError(
-            reason=f"image_reader_writer is {shown(reader)}, expected one of {', '.join(_READERS)}"
+            reason=f"image_reader_writer is {shown(reader)}, expected one of {', '.join(known)}"
         )
     turned = plans.get("transpose_forward", [0, 1, 2])
     if sorted(turned) != [0, 1, 2]:
         raise ModelImportError(reason="plans.json: transpose_forward is no order of three axes")
+    return "".join(known[reader][axis] for axis in turned), reader in _TURNING
+
+
+def _presumed(
+    orientation: str, plan: Mapping[str, Any], facts: Mapping[str, Any]
+) -> dict[str, Entry]:
+    """Return what nnU-Net does not say outright, but does or implies."""
     # A mask is used where images are mostly zero, which means that they were stripped.
     is_masked = bool(plan["use_mask_for_norm"][0])
     return {
-        "space": {
-            "orientation": "".join(_READERS[reader][axis] for axis in turned),
-            "skull": "stripped" if is_masked else "whole",
-        },
+        "space": {"orientation": orientation, "skull": "stripped" if is_masked else "whole"},
         "infer": {
             "overlap": 0.5,
             "blending": "gaussian",

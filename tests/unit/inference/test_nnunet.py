@@ -122,6 +122,7 @@ def test_axes_follow_reader_and_transposition(
     root = nnunet_results.write(tmp_path, plans=plans)
     found = nnunet.describe(root, {"inference_allowed_mirroring_axes": [1]})
     assert found.presumed["space"]["orientation"] == orientation
+    assert ("orientation" in found.said["space"]) == reader.endswith("Reorient")
     assert found.presumed["infer"]["tta_axes"] == [1]
 
 
