@@ -22,6 +22,7 @@ $(VENV)/.run: pyproject.toml requirements.lock
 	@echo "Making the environment in $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) --editable .
+	@$(INSTALL) --no-deps dynamic-network-architectures
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run

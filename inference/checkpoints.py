@@ -7,7 +7,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,12 +16,16 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from inference import unpickle
+from inference import read_apart, unpickle
 from inference.errors import ModelImportError
 
 PATIENCE_S: Final = 120.0
 
-_READER: Final = Path(unpickle.__file__)
+_ROOT: Final = Path(read_apart.__file__).parents[1]
+_PROGRAM: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from inference import read_apart; "
+    "read_apart.main(sys.argv[2], sys.argv[3])"
+)
 _MOST_BYTES: Final = 4 * unpickle.MOST_BYTES  # a checkpoint holds an optimiser's state beside it
 # One thread: nothing to compute, and every thread of the algebra library reserves memory.
 _ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
@@ -35,7 +40,7 @@ class Checkpoint:
     parameters : dict of Tensor
         Under the names of the file.
     kind : str
-        ``pickle`` or ``safetensors``.
+        ``pickle``, ``torchscript`` or ``safetensors``.
     place : str
         Under which key of the file the state dict stood; '' at its top.
     sha256 : str
@@ -44,6 +49,8 @@ class Checkpoint:
         Keys of the state dict that hold no tensor.
     inert : tuple of str
         Names of classes and functions in the pickle that were not called.
+    facts : mapping of str to object
+        What a checkpoint of nnU-Net says of itself; see `inference.unpickle`.
     """
 
     parameters: dict[str, Tensor]
@@ -52,10 +59,11 @@ class Checkpoint:
     sha256: str
     others: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(source: Path) -> Checkpoint:
-    """Return the parameters in a file: safetensors, or a checkpoint written by ``torch.save``.
+    """Return the parameters in a file: safetensors, or what torch saves, TorchScript included.
 
     Raises
     ------
@@ -76,11 +84,12 @@ def read(source: Path) -> Checkpoint:
         report = _read_apart(source.resolve(), target)
         return Checkpoint(
             parameters=_tensors(target),
-            kind="pickle",
+            kind="torchscript" if report["place"] == unpickle.PROGRAM else "pickle",
             place=str(report["place"]),
             sha256=digest,
             others=tuple(report["others"]),
             inert=tuple(report["inert"]),
+            facts=report["facts"],
         )
 
 
@@ -98,7 +107,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
 
 def _read_apart(source: Path, target: Path) -> dict[str, Any]:
     """Run the reader as a process without this one's environment, and return its report."""
-    command = [sys.executable, "-I", str(_READER), str(source), str(target)]
+    command = [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), str(source), str(target)]
     try:
         done = subprocess.run(  # noqa: S603 - our own program; paths are absolute
             command,
@@ -114,7 +123,7 @@ def _read_apart(source: Path, target: Path) -> dict[str, Any]:
         raise ModelImportError(reason=f"reading it took more than {PATIENCE_S:.0f} s") from error
     if done.returncode < 0:
         raise ModelImportError(reason="reading it needed more than a checkpoint of its size may")
-    if done.returncode not in {0, unpickle.REFUSED}:
+    if done.returncode not in {0, read_apart.REFUSED}:
         raise ModelImportError(reason="it is damaged or no checkpoint")
     report: dict[str, Any] = json.loads(done.stdout)
     if "refused" in report:

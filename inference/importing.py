@@ -1,7 +1,8 @@
-"""Bring a trained network into the node: a checkpoint and a template become a model folder.
+"""Bring a trained network into the node: a source and a template become a model folder.
 
 A template is a ``model.toml`` without identity and weights: it says what no checkpoint can, such as
-the order of the inputs, the spacing and the meaning of the labels.
+the order of the inputs, the spacing and the meaning of the labels. MONAI bundles and results of
+nnU-Net say a part of it, or all.
 """
 
 from __future__ import annotations
@@ -11,31 +12,28 @@ import json
 import os
 import shutil
 import tempfile
-import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import nn
 
-from inference import checkpoints, fitting, manifest, networks, toml_text
-from inference import model as models
+from inference import description, fitting, manifest, networks, self_test, sources, toml_text
 from inference.checkpoints import Checkpoint
-from inference.declarations import Network
 from inference.errors import ModelImportError, ModelUnusableError
 from inference.fitting import Fit
 from inference.manifest import Manifest
+from inference.sources import Source
 
 WEIGHTS_NAME: Final = "model.safetensors"
 REPORT_NAME: Final = "import.json"
 TEMPLATES: Final = Path(__file__).parents[1] / "models" / "templates"
 
-_NOT_IN_TEMPLATE: Final = ("id", "version", "weights")
 _UNKNOWN_SHA256: Final = "0" * 64
 _AUTO: Final = "auto"
-_SEED: Final = 20
 _HEAD: Final = "# Written by `neuroseg model import`; import.json says from what.\n\n"
 
 
@@ -45,7 +43,11 @@ class Report:
 
     Parameters
     ----------
-    source_sha256, kind, place, inert : str
+    source : str
+        Where it came from: what the importer was told, or the name of the file.
+    kind : str
+        See `inference.sources.Source`.
+    source_sha256, place, inert : str
         Of the checkpoint; see `inference.checkpoints.Checkpoint`.
     stripped, added : str
         How its names became the network's; see `inference.fitting.Fit`.
@@ -57,8 +59,9 @@ class Report:
         Norm layers of a MONAI ``UNet``, as its names show them; '' for other networks.
     """
 
-    source_sha256: str
+    source: str
     kind: str
+    source_sha256: str
     place: str
     stripped: str
     added: str
@@ -92,59 +95,110 @@ def template_file(name: str) -> Path:
     return file
 
 
-def import_checkpoint(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a model is called.
+
+    Parameters
+    ----------
+    model_id : str
+        Small letters, digits and hyphens.
+    version : str, optional
+        Of the model; needed where the source does not say one.
+    source_name : str, optional
+        Where the weights come from, such as ``wandb:entity/project/name:v7``; by default the name
+        of the file.
+    source_digest : str, optional
+        What the place where they come from calls their digest, beside that of the file.
+    """
+
+    model_id: str
+    version: str | None = None
+    source_name: str | None = None
+    source_digest: str | None = None
+
+
+def import_model(
     source: Path,
     target_folder: Path,
-    template: Path,
+    template: Path | None = None,
     *,
-    model_id: str,
-    version: str,
+    identity: Identity,
     prefix: str | None = None,
+    fold: str | None = None,
 ) -> Imported:
-    """Write a model folder from a checkpoint, test it, and return it.
+    """Write a model folder from a source, test it, and return it.
 
     Parameters
     ----------
     source : Path
-        Written by ``torch.save`` (a Lightning checkpoint, a state dict) or safetensors.
+        A file or folder; see `inference.sources`.
     target_folder : Path
         Must not exist; appears whole or not at all.
-    template : Path
-        A ``model.toml`` without ``id``, ``version`` and ``[weights]``.
-    model_id, version : str
-        The model's identity.
+    template : Path, optional
+        A ``model.toml`` without ``id``, ``version`` and ``[weights]``; needed where the source
+        does not say everything.
+    identity : Identity
+        The model's, and its source's.
     prefix : str, optional
         Which network of the checkpoint; needed where several fit.
+    fold : str, optional
+        Which fold of a result of nnU-Net; needed where there are several and none of all data.
 
     Raises
     ------
     ModelImportError
-        The checkpoint cannot be read, is an attack or does not fit; the folder exists; the
-        imported model fails its test.
+        The source cannot be read, is an attack or does not fit; it and the template contradict
+        each other; the folder exists; the imported model fails its test.
     ModelUnusableError
         The template or the identity cannot be; `field` names the key.
     """
     target = target_folder.absolute()
     if target.exists():
         raise ModelImportError(reason=f"{target_folder} exists already; nothing is overwritten")
-    draft = _draft(template, model_id, version)
-    checkpoint = checkpoints.read(source)
+    own = description.read_template(template)
+    found = sources.read(source, fold=fold)
+    draft = _draft(description.completed(found.description, own), found, identity)
     try:
-        report = _written(target, draft, checkpoint, prefix)
+        report = _written(target, draft, found, prefix)
     except OSError as error:
         reason = f"{target_folder} cannot be written ({type(error).__name__})"
         raise ModelImportError(reason=reason) from error
     return Imported(manifest=manifest.load(target), report=report)
 
 
-def _written(
-    target: Path, draft: dict[str, Any], checkpoint: Checkpoint, prefix: str | None
-) -> Report:
+def _draft(completed: dict[str, Any], found: Source, identity: Identity) -> dict[str, Any]:
+    """Return the keys of the model to be, weights not yet known."""
+    version = identity.version or found.description.version
+    if version is None:
+        raise ModelImportError(reason="the source says no version; say one (--version)")
+    first = {"schema_version": completed.pop("schema_version")}
+    own = completed.pop("provenance", None)
+    own_digest = f"sha256:{found.checkpoint.sha256}"
+    provenance = {
+        "training_data": found.description.training_data,
+        **(own if isinstance(own, dict) else {}),
+        "source": identity.source_name or found.name,
+        "digest": ", ".join(one for one in (own_digest, identity.source_digest) if one),
+        "converted_by": f"neuroseg-node {metadata.version('neuroseg-node')}",
+    }
+    weights = {"file": WEIGHTS_NAME, "format": "safetensors", "sha256": _UNKNOWN_SHA256}
+    return {
+        **first,
+        "id": identity.model_id,
+        "version": version,
+        **completed,
+        "provenance": {key: value for key, value in provenance.items() if value is not None},
+        "weights": weights,
+    }
+
+
+def _written(target: Path, draft: dict[str, Any], source: Source, prefix: str | None) -> Report:
     """Write a model folder beside its place, and move it there once it is tested and synced."""
     target.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
-        report = _fill(place, draft, checkpoint, prefix)
+        report = _fill(place, draft, source, prefix)
         place.chmod(0o755)
         _sync(place)
         place.rename(target)
@@ -154,37 +208,23 @@ def _written(
     return report
 
 
-def _draft(template: Path, model_id: str, version: str) -> dict[str, Any]:
-    """Return the keys of the model to be, weights not yet known."""
-    try:
-        content = tomllib.loads(template.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = f"the template cannot be read ({type(error).__name__})"
-        raise ModelImportError(reason=reason) from error
-    for key in _NOT_IN_TEMPLATE:
-        if key in content:
-            raise ModelImportError(
-                reason=f"the template has the key {key}, which it must leave out"
-            )
-    weights = {"file": WEIGHTS_NAME, "format": "safetensors", "sha256": _UNKNOWN_SHA256}
-    first = {"schema_version": content.pop("schema_version", None)}
-    return {**first, "id": model_id, "version": version, **content, "weights": weights}
-
-
-def _fill(place: Path, draft: dict[str, Any], source: Checkpoint, prefix: str | None) -> Report:
+def _fill(place: Path, draft: dict[str, Any], source: Source, prefix: str | None) -> Report:
     """Write all files of the model folder and test it."""
-    norm = _settle_norm(draft, source)
-    network = _declared(place, draft).network
+    checkpoint = source.checkpoint
+    norm = _settle_norm(draft, checkpoint)
     with torch.device("meta"):
-        wanted = {name: one.shape for name, one in networks.build(network).state_dict().items()}
-    fit = fitting.fit(source.parameters, wanted, prefix=prefix)
+        network = networks.build(_declared(place, draft).network)
+    wanted = {name: one.shape for name, one in network.state_dict().items()}
+    fit = fitting.fit(checkpoint.parameters, wanted, prefix=prefix)
     content = safetensors.torch.save({key: t.contiguous() for key, t in fit.parameters.items()})
     draft["weights"]["sha256"] = hashlib.sha256(content).hexdigest()
     _write(place / WEIGHTS_NAME, content)
-    declared = _declared(place, draft)
-    report = _report(source, fit, norm)
+    measured = self_test.run(_declared(place, draft), fit.parameters)
+    draft["self_test"] = measured.model_dump()
+    _declared(place, draft)
+    report = _report(source, fit, norm, network)
+    report = replace(report, source=draft["provenance"]["source"])
     _write(place / REPORT_NAME, f"{json.dumps(asdict(report), indent=2)}\n".encode())
-    self_test(declared, fit.parameters)
     return report
 
 
@@ -237,61 +277,20 @@ def _kind_of(norm: object) -> str:
     return "affine" if has_weights else "instance"
 
 
-def _report(source: Checkpoint, fit: Fit, norm: str) -> Report:
+def _report(source: Source, fit: Fit, norm: str, network: nn.Module) -> Report:
+    checkpoint = source.checkpoint
     return Report(
-        source_sha256=source.sha256,
+        source=source.name,
         kind=source.kind,
-        place=source.place,
+        source_sha256=checkpoint.sha256,
+        place=checkpoint.place,
         stripped=fit.stripped,
         added=fit.added,
-        parameter_count=sum(
-            one.numel()
-            for name, one in fit.parameters.items()
-            if one.is_floating_point() and "running_" not in name
-        ),
+        parameter_count=sum(one.numel() for one in network.parameters()),
         norm=norm,
-        ignored=(*fit.ignored, *source.others),
-        inert=source.inert,
+        ignored=(*fit.ignored, *checkpoint.others),
+        inert=checkpoint.inert,
     )
-
-
-# -- the test of a model --------------------------------------------------------------------------
-
-
-def self_test(declared: Manifest, parameters: dict[str, Tensor] | None = None) -> None:
-    """Load a model as the node does and send one window of seeded noise through it.
-
-    Parameters
-    ----------
-    declared : Manifest
-        Of the folder.
-    parameters : dict of Tensor, optional
-        Of the checkpoint; a network filled with them directly must give the same scores.
-
-    Raises
-    ------
-    ModelImportError
-        Scores are not finite, or differ.
-    ModelUnusableError
-        The folder does not load; its output has another shape than declared.
-    """
-    loaded = models.load(declared, device="cpu", threads=torch.get_num_threads())
-    shape = (1, len(declared.inputs), *declared.infer.window)
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(_SEED))
-    with torch.inference_mode():
-        scores = loaded.network(noise)
-        if not torch.isfinite(scores).all():
-            raise ModelImportError(reason="it gives scores that are not finite")
-        if parameters is not None:
-            direct = _filled_directly(declared.network, parameters)
-            if not torch.allclose(scores, direct(noise), rtol=0.0, atol=1e-5):
-                raise ModelImportError(reason="the written model gives other scores than it")
-
-
-def _filled_directly(declared: Network, parameters: dict[str, Tensor]) -> torch.nn.Module:
-    network = networks.build(declared)
-    network.load_state_dict(parameters, strict=True)
-    return network.eval()
 
 
 # -- files ----------------------------------------------------------------------------------------

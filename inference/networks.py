@@ -1,17 +1,19 @@
 """Architectures that a manifest may name; an allow-list, so that no model folder brings code."""
 
+# ruff: noqa: PLC0415 - importing MONAI takes three seconds; a model pays for its own family alone
+
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
-from monai.networks.nets.unet import UNet
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inference.declarations import Network
+from inference.declarations import Architecture, Network
 from inference.errors import ModelUnusableError
 
 _NEGATIVE_SLOPE = 0.01
@@ -74,14 +76,58 @@ class ResidualUNet(nn.Module):
         return scores
 
 
-_ARCHITECTURES: Final[dict[str, Callable[..., nn.Module]]] = {
-    "neuroseg.ResidualUNet": ResidualUNet,
-    "monai.UNet": UNet,
+Architectures = Mapping[str, Callable[..., nn.Module]]
+
+
+def _own() -> Architectures:
+    return {"ResidualUNet": ResidualUNet}
+
+
+def _monai() -> Architectures:
+    from monai.networks.nets.attentionunet import AttentionUnet
+    from monai.networks.nets.basic_unet import BasicUNet
+    from monai.networks.nets.dynunet import DynUNet
+    from monai.networks.nets.segresnet import SegResNet
+    from monai.networks.nets.swin_unetr import SwinUNETR
+    from monai.networks.nets.unet import UNet
+    from monai.networks.nets.unetr import UNETR
+
+    known = (AttentionUnet, BasicUNet, DynUNet, SegResNet, SwinUNETR, UNet, UNETR)
+    return {one.__name__: one for one in known}
+
+
+def _dynamic() -> Architectures:
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+
+    return {one.__name__: one for one in (PlainConvUNet, ResidualEncoderUNet)}
+
+
+_FAMILIES: Final[Mapping[str, Callable[[], Architectures]]] = {
+    "neuroseg": _own,
+    "monai": _monai,
+    "dynamic": _dynamic,
 }
+# What nnU-Net's plans call by an import path; nothing is imported by a name that a file gives.
+_CLASSES: Final[Mapping[str, type[nn.Module]]] = {
+    "Conv3d": nn.Conv3d,
+    "InstanceNorm3d": nn.InstanceNorm3d,
+    "BatchNorm3d": nn.BatchNorm3d,
+    "GroupNorm": nn.GroupNorm,
+    "Dropout3d": nn.Dropout3d,
+    "LeakyReLU": nn.LeakyReLU,
+    "ReLU": nn.ReLU,
+    "GELU": nn.GELU,
+    "PReLU": nn.PReLU,
+    "SiLU": nn.SiLU,
+}
+_NAMING_CLASSES: Final = ("conv_op", "norm_op", "dropout_op", "nonlin")
 
 
 def build(network: Network) -> nn.Module:
     """Return the declared network with fresh parameters.
+
+    In evaluation mode it gives one output: nnU-Net's networks are built without the outputs of
+    their deep supervision, which have parameters all the same.
 
     Raises
     ------
@@ -89,9 +135,43 @@ def build(network: Network) -> nn.Module:
         The architecture refuses the declared arguments.
     """
     kwargs: dict[str, Any] = dict(network.kwargs)
+    if network.architecture.startswith("dynamic."):
+        kwargs = {**_with_classes(kwargs), "deep_supervision": False}
     try:
-        return _ARCHITECTURES[network.architecture](**kwargs)
-    except (TypeError, ValueError, KeyError, IndexError, RuntimeError) as error:
+        return _class_of(network.architecture)(**kwargs)
+    except (
+        *(TypeError, ValueError, KeyError, IndexError, RuntimeError),
+        *(AssertionError, AttributeError, NotImplementedError, ZeroDivisionError),
+    ) as error:
         raise ModelUnusableError(
             field="network.kwargs", reason=f"refused by {network.architecture}: {error}"
         ) from error
+
+
+def defaults(architecture: Architecture) -> dict[str, Any]:
+    """Return the arguments that an architecture can do without, and their values."""
+    parameters = inspect.signature(_class_of(architecture)).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not one.empty}
+
+
+def _class_of(architecture: Architecture) -> Callable[..., nn.Module]:
+    family, _, name = architecture.partition(".")
+    return _FAMILIES[family]()[name]
+
+
+def _with_classes(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with classes in the place of their names."""
+    named = {key: kwargs[key] for key in _NAMING_CLASSES if kwargs.get(key) is not None}
+    for key, name in named.items():
+        found = _CLASSES.get(str(name).rpartition(".")[2])
+        if found is None or name not in {f"{found.__module__}.{found.__name__}", _short(found)}:
+            known = ", ".join(_short(one) for one in _CLASSES.values())
+            raise ModelUnusableError(
+                field=f"network.kwargs.{key}", reason=f"no known class; expected one of {known}"
+            )
+        named[key] = found
+    return {**kwargs, **named}
+
+
+def _short(kind: type[nn.Module]) -> str:
+    return f"torch.nn.{kind.__name__}"

@@ -4,16 +4,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from inference.declarations import SelfTest
     from inference.importing import Report
     from inference.manifest import Manifest
+    from inference.model import DeviceChoice
+    from node.model_trial import Trial
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _SHOWN = 5  # names of each sort
 
 
@@ -23,16 +29,22 @@ def model() -> None:
 
 
 @model.command("import")
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--template",
-    required=True,
     metavar="NAME|FILE",
-    help="What the checkpoint cannot say: msd-unet, or a model.toml without id, version, weights.",
+    help="What the source cannot say: msd-unet, monai-brats-segresnet, or a model.toml without id, "
+    "version and weights. A result folder of nnU-Net may do without.",
 )
 @click.option("--id", "model_id", required=True, help="Small letters, digits and hyphens.")
-@click.option("--version", required=True, help="Of the model, such as 1.0.0.")
-@click.option("--prefix", help="Which network of the checkpoint, where several fit: net_ema.")
+@click.option("--version", help="Of the model, such as 1.0.0; a MONAI bundle has one of its own.")
+@click.option("--fold", metavar="N|all", help="Of a result folder of nnU-Net with several folds.")
+@click.option("--prefix", help="Which network of a checkpoint, where several fit: net_ema.")
+@click.option(
+    "--source-name",
+    metavar="TEXT",
+    help="Where the weights come from, for the record; default: the name of the file.",
+)
 @click.option(
     "-o",
     "--out",
@@ -40,22 +52,32 @@ def model() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Model folder to write; must not exist.",
 )
-def import_(
-    checkpoint: Path, template: str, model_id: str, version: str, prefix: str | None, out: Path
+def import_(  # noqa: PLR0913 - one for each option
+    *,
+    source: Path,
+    template: str | None,
+    model_id: str,
+    version: str | None,
+    fold: str | None,
+    prefix: str | None,
+    source_name: str | None,
+    out: Path,
 ) -> None:
-    """Write a model folder from CHECKPOINT: Lightning .ckpt, state dict (.pt) or .safetensors.
+    """Write a model folder from SOURCE, a file or a folder.
 
-    Nothing in the checkpoint is run. The written model is loaded and tested before it appears.
+    A file: Lightning .ckpt, state dict (.pt, .pth), TorchScript (.ts, .pt) or .safetensors. A
+    folder: a MONAI bundle, or a result of nnU-Net v2 (trainer__plans__configuration). Nothing in
+    it is run. The written model is loaded and tested before it appears.
     """
     from inference import importing
 
-    done = importing.import_checkpoint(
-        checkpoint,
+    done = importing.import_model(
+        source,
         out,
-        importing.template_file(template),
-        model_id=model_id,
-        version=version,
+        None if template is None else importing.template_file(template),
+        identity=importing.Identity(model_id=model_id, version=version, source_name=source_name),
         prefix=prefix,
+        fold=fold,
     )
     click.echo(f"{done.manifest.model_id} is in {out}: loaded, tested")
     _print_report(done.report)
@@ -63,6 +85,7 @@ def import_(
 
 
 def _print_report(report: Report) -> None:
+    click.echo(f"  source       {report.source} ({report.kind})")
     click.echo(f"  parameters   {report.parameter_count:,}")
     if report.norm:
         click.echo(f"  norm layers  {report.norm}")
@@ -119,6 +142,7 @@ def _facts(found: Manifest) -> tuple[tuple[str, str], ...]:
         ("space", f"{space.orientation}, {spacing} mm, skull {space.skull}"),
         ("windows", f"{window}, overlap {plan.overlap:g}, {plan.blending}, crop {plan.crop}"),
         ("weights", f"{found.weights.file}, SHA-256 {found.weights_sha256}"),
+        ("from", "not stated" if found.provenance is None else found.provenance.source),
     )
 
 
@@ -126,8 +150,80 @@ def _facts(found: Manifest) -> tuple[tuple[str, str], ...]:
 @click.argument("folder", type=_FOLDER)
 def verify(folder: Path) -> None:
     """Check the weights in FOLDER against their digest, load them and run one window."""
-    from inference import importing, manifest
+    from inference import manifest, self_test
 
     found = manifest.load(folder)
-    importing.self_test(found)
+    self_test.run(found)
     click.echo(f"{found.model_id}: digest, parameters and output are as declared")
+
+
+@model.command("test")
+@click.argument("folder", type=_FOLDER)
+@click.option("--input", "image", type=_FILE, help="4-D NIfTI, channels as the model's inputs.")
+@click.option("--truth", type=_FILE, help="3-D NIfTI with the model's label numbers.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+@click.option(
+    "--brain-mask",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("models/brain-mask"),
+    help="Brain mask network for a model that needs stripped images; default models/brain-mask.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def test(
+    *,
+    folder: Path,
+    image: Path | None,
+    truth: Path | None,
+    device: DeviceChoice,
+    brain_mask: Path,
+    as_json: bool,
+) -> None:
+    """Try the model in FOLDER on seeded noise, or on an image.
+
+    Without --input the self-test: mean score and share of voxels of each output channel, compared
+    with the record of the import where there is one. With --input the volume of each label and
+    region, and with --truth how well they agree (Dice).
+    """
+    from inference import manifest
+    from node import model_trial
+
+    if truth is not None and image is None:
+        raise click.UsageError("--truth goes with --input")
+    found = manifest.load(folder)
+    if image is None:
+        _print_self_test(found, model_trial.of_noise(found), as_json=as_json)
+        return
+    trial = model_trial.of_image(found, image, truth, device=device, mask_folder=brain_mask)
+    _print_trial(found, trial, as_json=as_json)
+
+
+def _print_self_test(found: Manifest, measured: SelfTest, *, as_json: bool) -> None:
+    recorded = found.self_test is not None
+    if as_json:
+        content = {"model": found.model_id, "as_recorded": recorded or None}
+        click.echo(json.dumps({**content, **measured.model_dump()}, indent=2))
+        return
+    verdict = "as recorded" if recorded else "nothing recorded to compare with"
+    click.echo(f"{found.model_id}: seeded noise gives what follows, {verdict}")
+    click.echo("  output channel   mean score   share of voxels")
+    pairs = zip(measured.score_means, measured.shares, strict=True)
+    for channel, (mean, share) in enumerate(pairs):
+        click.echo(f"  {channel:>14}{mean:>13.4f}{share:>18.4f}")
+
+
+def _print_trial(found: Manifest, trial: Trial, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"model": found.model_id, **asdict(trial)}, indent=2))
+        return
+    click.echo(f"{found.model_id}")
+    for note in trial.notes:
+        click.echo(f"  {note}")
+    for one in trial.findings:
+        line = f"  {'region' if one.is_region else 'label':<7}{one.name:<34}"
+        line += f"{one.volume_ml:>9.2f} mL"
+        if one.truth_ml is not None:
+            dice = "-" if one.dice is None else f"{one.dice:.3f}"
+            line += f"   truth{one.truth_ml:>9.2f} mL   Dice {dice}"
+        click.echo(line)

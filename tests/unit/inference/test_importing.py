@@ -21,18 +21,18 @@ from monai.transforms.spatial.dictionary import Orientationd, Spacingd
 from monai.transforms.utility.dictionary import EnsureChannelFirstd
 
 from converters.volume import Grid, Volume
-from inference import importing, manifest, model
+from inference import importing, manifest, model, self_test
 from inference.errors import ModelImportError, ModelUnusableError
-from inference.importing import Imported
+from inference.importing import Identity, Imported
 from inference.predict import predict
 from tests import checkpoints
 from tests.checkpoints import SMALL, TRUE
 
+IDENTITY = Identity(model_id="imported", version="1.0.0")
+
 
 def imported(source: Path, folder: Path, template: Path, **options: str) -> Imported:
-    return importing.import_checkpoint(
-        source, folder / "served", template, model_id="imported", version="1.0.0", **options
-    )
+    return importing.import_model(source, folder / "served", template, identity=IDENTITY, **options)
 
 
 def small_state(folder: Path, kwargs: dict[str, Any] | None = None) -> Path:
@@ -93,12 +93,11 @@ def test_copies_and_loss_weights_are_left_aside_and_said(tmp_path: Path, prefix:
     kept = json.loads((done.manifest.folder / importing.REPORT_NAME).read_text())
     assert kept["ignored"] == list(done.report.ignored)
     assert kept["source_sha256"] == done.report.source_sha256
-    averaged = importing.import_checkpoint(
+    averaged = importing.import_model(
         file,
         tmp_path / "averaged",
         checkpoints.template(tmp_path),
-        model_id="averaged",
-        version="1",
+        identity=Identity(model_id="averaged", version="1"),
         prefix="ema.module",
     )
     assert averaged.manifest.weights_sha256 != done.manifest.weights_sha256
@@ -228,7 +227,7 @@ def test_an_unknown_template_is_named(tmp_path: Path) -> None:
     assert importing.template_file("msd-unet").name == "msd-unet.toml"
     own = checkpoints.template(tmp_path)
     assert importing.template_file(str(own)) == own
-    with pytest.raises(ModelImportError, match="built in: msd-unet"):
+    with pytest.raises(ModelImportError, match="built in: monai-brats-segresnet, msd-unet"):
         importing.template_file("other")
 
 
@@ -315,7 +314,7 @@ def test_a_written_model_is_read_by_the_node(tmp_path: Path) -> None:
     found = manifest.load(tmp_path / "served")
     assert found.model_id == "imported@1.0.0"
     found.verify()
-    importing.self_test(found)
+    assert self_test.run(found) == found.self_test
     assert sorted(file.name for file in found.folder.iterdir()) == [
         "import.json",
         "model.safetensors",
