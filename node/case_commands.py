@@ -151,6 +151,22 @@ def retry(settings: Settings, case_id: str) -> None:
 @click.command()
 @click.argument("case_id")
 @click.pass_obj
+def release(settings: Settings, case_id: str) -> None:
+    """Deliver a result that is held until somebody has looked at it."""
+    from node.jobs import Jobs
+    from node.pipeline import next_jobs
+
+    with writing(settings) as ledger:
+        row = ledger.release(case_id)
+        jobs = Jobs(settings.jobs_url)
+        for job in next_jobs(row, ledger, settings.destinations):
+            jobs.submit(job)
+    click.echo(f"{case_id} is released and goes to its destinations")
+
+
+@click.command()
+@click.argument("case_id")
+@click.pass_obj
 def cancel(settings: Settings, case_id: str) -> None:
     """Stop a case; what it has received stays."""
     from node.cases import CaseState
@@ -242,4 +258,4 @@ def _then(case_id: str, row: CaseRow) -> str:
     return f"kept; start the case again: neuroseg cases retry {case_id}"
 
 
-COMMANDS = (show, retry, cancel, complete, choose)
+COMMANDS = (show, retry, release, cancel, complete, choose)

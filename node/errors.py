@@ -149,6 +149,18 @@ class CancelledByOperatorError(NodeError):
     advice = "Retry the case to have it computed after all."
 
 
+class CaseNotHeldError(NodeError):
+    code = "CASE_NOT_HELD"
+    sentence = "the case is {state}, expected held"
+    advice = "Only a result that waits for a person can be released; see `neuroseg cases`."
+
+
+class ResultHeldError(NodeError):
+    code = "RESULT_HELD"
+    sentence = "the result is held back because of {codes}"
+    advice = "Look at it, then `neuroseg cases release` to deliver it, or cancel the case."
+
+
 class JobCrashedError(NodeError):
     code = "JOB_CRASHED"
     sentence = "the process died again and again while the case was {stage}"

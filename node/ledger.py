@@ -7,9 +7,10 @@ restart finds either the state before or the state after, never something in bet
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -28,11 +29,18 @@ from node.cases import (
     Stage,
     check_move,
 )
-from node.errors import CaseUnknownError, InstanceConflictError
+from node.disposition import ending_of
+from node.errors import (
+    CaseNotHeldError,
+    CaseUnknownError,
+    InstanceConflictError,
+    ResultHeldError,
+)
 from node.rows import CaseRow
 from node.steering import REOPENED, CaseSteering
 
 _case = tables.case
+_NO_ENDING: Final = {"code": None, "sentence": None, "advice": None}
 
 
 class Ledger(CaseSteering):
@@ -199,12 +207,7 @@ class Ledger(CaseSteering):
         stood = connection.execute(
             sa.select(_case.c.state).where(_case.c.case_id == case_id)
         ).scalar()
-        values = {
-            "code": ending.code,
-            "sentence": ending.sentence,
-            "advice": ending.advice,
-            "resume_state": stood,
-        }
+        values = {**_words_of(ending), "resume_state": stood}
         if stood == CaseState.RECEIVING:
             values["reason"] = ""  # what it waited for
         self._move(connection, case_id, ending.state, values)
@@ -213,10 +216,9 @@ class Ledger(CaseSteering):
         """Put a failed, cancelled or rejected case back where it stood, as a new run."""
         row = self.case(case_id)
         stood = row.resume_state or CaseState.RECEIVING
+        held_for = (row.summary or {}).get("held_for", [])
         values = {
-            "code": None,
-            "sentence": None,
-            "advice": None,
+            **(_held(held_for) if stood is CaseState.HELD else _NO_ENDING),
             "resume_state": None,
             "completion_requested_at": None,
             "run": row.run + 1,
@@ -224,20 +226,53 @@ class Ledger(CaseSteering):
         self.move(case_id, stood, **values)
         return self.case(case_id)
 
-    def supersede_earlier(self, case: CaseRow) -> None:
-        """Mark the ended revisions before this one as superseded."""
-        ended = [CaseState.DELIVERED, *REOPENED, CaseState.CANCELLED]
+    def release(self, case_id: str) -> CaseRow:
+        """Let a held result be delivered; nothing holds it a second time.
+
+        Raises
+        ------
+        CaseNotHeldError
+            It is not held.
+        """
         with self._engine.begin() as connection:
-            connection.execute(
-                _case.update()
-                .where(
-                    _case.c.study_instance_uid == case.study_instance_uid,
-                    _case.c.model_id == case.model_id,
-                    _case.c.revision < case.revision,
-                    _case.c.state.in_([state.value for state in ended]),
-                )
-                .values(state=CaseState.SUPERSEDED.value, updated_at=time.time())
+            row = self._locked(connection, case_id)
+            if row.state != CaseState.HELD:
+                raise CaseNotHeldError(state=row.state)
+            released_at = datetime.now(UTC).isoformat(timespec="seconds")
+            summary = {**row.summary, "released_at": released_at}
+            values = {**_NO_ENDING, "summary": summary}
+            self._move(connection, case_id, CaseState.ENCODED, values)
+        return self.case(case_id)
+
+    def supersede_earlier(self, case: CaseRow) -> None:
+        """Mark the revisions before this one as superseded, unless they are worked on."""
+        ended = (CaseState.DELIVERED, *REOPENED, CaseState.CANCELLED)
+        with self._engine.begin() as connection:
+            self._supersede(connection, case, ended, {})
+            self._supersede_held(connection, case)
+
+    def _supersede_held(self, connection: Connection, case: CaseRow | sa.Row[Any]) -> None:
+        """Take earlier results back that still wait for a person: there is a newer one."""
+        values = {**_NO_ENDING, "resume_state": CaseState.HELD.value}
+        self._supersede(connection, case, (CaseState.HELD,), values)
+
+    @staticmethod
+    def _supersede(
+        connection: Connection,
+        case: CaseRow | sa.Row[Any],
+        states: Iterable[CaseState],
+        values: Mapping[str, Any],
+    ) -> None:
+        connection.execute(
+            _case.update()
+            .where(
+                _case.c.study_instance_uid == case.study_instance_uid,
+                _case.c.model_id == case.model_id,
+                _case.c.revision < case.revision,
+                _case.c.state.in_([state.value for state in states]),
             )
+            .values(state=CaseState.SUPERSEDED.value, updated_at=time.time(), **values)
+        )
 
     # -- attempts, results, receipts ---------------------------------------------------------
 
@@ -271,13 +306,24 @@ class Ledger(CaseSteering):
                 .values(ended_at=time.time(), outcome=outcome, code=code, sentence=sentence)
             )
 
-    def save_result(self, seg: EncodedSeg, *, summary: dict[str, Any]) -> None:
-        """Record an encoded object and what the page shows of it, and move the case."""
+    def save_result(
+        self, seg: EncodedSeg, *, summary: dict[str, Any], held_for: Sequence[str] = ()
+    ) -> None:
+        """Record an encoded object and what the page shows of it, and move the case.
+
+        With codes to be `held_for` it waits for a person; an earlier result that still does is
+        superseded by this one.
+        """
         table = tables.result
+        state = CaseState.HELD if held_for else CaseState.ENCODED
+        values: dict[str, Any] = {"summary": summary}
+        if held_for:
+            values = {**_held(held_for), "summary": {**summary, "held_for": list(held_for)}}
         with self._engine.begin() as connection:
             connection.execute(table.delete().where(table.c.case_id == seg.case_id))
             connection.execute(table.insert().values(**asdict(seg)))
-            self._move(connection, seg.case_id, CaseState.ENCODED, {"summary": summary})
+            self._move(connection, seg.case_id, state, values)
+            self._supersede_held(connection, self._locked(connection, seg.case_id))
 
     def save_receipt(self, receipt: DeliveryReceipt) -> None:
         """Record a delivery; the first receipt of an object at a destination stands."""
@@ -319,3 +365,12 @@ class Ledger(CaseSteering):
             ).rowcount
             if not found:
                 connection.execute(table.insert().values(executor_id=executor_id, **values))
+
+
+def _words_of(ending: Ending) -> dict[str, str]:
+    return {"code": ending.code, "sentence": ending.sentence, "advice": ending.advice}
+
+
+def _held(codes: Sequence[str]) -> dict[str, str]:
+    """Return what a held case says of itself."""
+    return _words_of(ending_of(ResultHeldError(codes=", ".join(codes)), CaseState.HELD))

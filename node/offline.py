@@ -34,7 +34,8 @@ _BLOCK = 2**20
 def run(dicom_dir: Path, out: Path, settings: Settings) -> int:
     """Segment the one study in a folder and write the results; return the exit code."""
     out.mkdir(parents=True, exist_ok=True)
-    settings = settings.model_copy(update={"destinations": ()})
+    nobody_waits = settings.delivery.model_copy(update={"hold_codes": ()})
+    settings = settings.model_copy(update={"destinations": (), "delivery": nobody_waits})
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
         spool = Spool(Path(work))
         ledger = Ledger(f"sqlite:///{Path(work).absolute()}/ledger.sqlite")

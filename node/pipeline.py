@@ -6,8 +6,11 @@ receive -> assemble -> **convert -> segment -> encode -> deliver**. The first tw
     state of the case   job        work                                     new state
     complete            convert    DICOM series -> volumes                  assembled
     assembled           segment    volumes -> label map (infer process)     segmented
-    segmented           encode     label map -> DICOM SEG, preview          encoded
+    segmented           encode     label map -> DICOM SEG, preview          encoded, or held
     encoded             deliver    SEG -> one destination each              delivered
+
+A result with a note that the site holds results for goes to `held` instead of `encoded`, once and
+for all: a person releases it to `encoded`, from where nothing leads back.
 
 Every stage writes its files first and moves the state last; each may run twice with the same
 result. What follows a failure stands in `node.disposition`.
@@ -18,7 +21,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,7 +28,7 @@ from converters.errors import CodedError
 from converters.preview import render_preview
 from converters.volume import LabelMap
 from inference.manifest import Manifest
-from node import convert, disposition, findings, logs
+from node import convert, disposition, logs, summary
 from node.cases import (
     WORKING,
     AssembledCase,
@@ -192,14 +194,19 @@ class Pipeline:
         final = parts.spool.case_folder(row.case_id) / "preview.png"
         parts.spool.publish(final, lambda part: part.write_bytes(picture))
         self._pass("encode:written")
-        self._ledger.save_result(seg, summary=_summary(case, label_map, parts.spool))
+        shown = summary.of(case, label_map, parts.manifest, parts.spool)
+        held_for = summary.held_for(shown, parts.settings.delivery)
+        self._ledger.save_result(seg, summary=shown, held_for=held_for)
         logs.get().info("seg.encoded", case_id=row.case_id, byte_count=seg.byte_count)
+        if held_for:
+            logs.get().warning("case.held", case_id=row.case_id, reason=", ".join(held_for))
 
     def _deliver(self, row: CaseRow, job: Job) -> None:
         destinations = {one.name: one for one in self._parts.settings.destinations}
         if job.destination not in destinations:
             return  # taken out of the configuration since; nobody waits for it any more
         (seg,) = self._ledger.results(row.case_id)
+        self._note_release(row)
         receipt = routes.send(
             seg,
             self._parts.spool.instance_path(seg.path),
@@ -217,6 +224,14 @@ class Pipeline:
             status=receipt.status_code,
             attempt=job.attempt,
         )
+
+    def _note_release(self, row: CaseRow) -> None:
+        """Log that a person let a result go, before it goes the first time."""
+        held_for = (row.summary or {}).get("held_for")
+        if not held_for:
+            return
+        if [one.stage for one in self._ledger.attempts(row.case_id)].count(Stage.DELIVER) == 1:
+            logs.get().info("case.released", case_id=row.case_id, reason=", ".join(held_for))
 
     # -- failures ----------------------------------------------------------------------------
 
@@ -257,22 +272,3 @@ def coded(error: Exception) -> CodedError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SpoolFullError(free_bytes=0, floor_bytes=0)
     return UnforeseenError(kind=type(error).__name__, place=logs.place_of(error))
-
-
-def _summary(case: AssembledCase, label_map: LabelMap, spool: Spool) -> dict[str, Any]:
-    by_number = label_map.volumes_ml()
-    return {
-        "volumes_ml": {one.label: round(by_number[one.number], 3) for one in label_map.segments},
-        "reference_role": case.reference_role,
-        "notes": findings.notes(case, spool),
-        "alignment": [
-            {
-                "role": motion.role,
-                "is_applied": motion.is_applied,
-                "shift_mm": round(motion.shift_mm, 2),
-                "rotation_deg": round(motion.rotation_deg, 2),
-                "reason": motion.reason,
-            }
-            for motion in convert.read_alignment(case, spool)
-        ],
-    }

@@ -81,6 +81,7 @@ class RunningNode:
             "spool": f"path = '{self.spool}'\nfree_floor_bytes = 0",
             "assemble": "settle_s = 0.5\nquiet_s = 4.0\npoll_s = 0.2",
             "model": f"folder = '{MODEL}'\nbrain_mask_folder = '{BRAIN_MASK}'",
+            "align": "",
             "jobs": "poll_s = 0.1\nsweep_s = 1.0\nheartbeat_timeout_s = 10.0",
             "delivery": "first_delay_s = 0.5\nlongest_delay_s = 2.0",
         }

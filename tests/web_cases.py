@@ -240,7 +240,7 @@ class WebNode:
         self.ledger.move(case_id, moved_to)
         self.ledger.end_attempt(attempt_id, outcome="done")
 
-    def encode(self, case_id: str) -> EncodedSeg:
+    def encode(self, case_id: str, *, held_for: Sequence[str] = ()) -> EncodedSeg:
         """Take a closed case to its encoded result, files included."""
         self.attempt(case_id, Stage.CONVERT, CaseState.ASSEMBLED)
         self.attempt(case_id, Stage.SEGMENT, CaseState.SEGMENTED)
@@ -269,9 +269,12 @@ class WebNode:
             "volumes_ml": volumes_ml,
             "reference_role": "t1gd",
             "alignment": ALIGNMENT,
-            "notes": ["INPUT_UNUSUAL: the image reaches beyond the head"],
+            "notes": [
+                "INPUT_UNUSUAL: the image reaches beyond the head",
+                "INPUT_MISSING: there is no t2; the model was run without it and is less exact",
+            ],
         }
-        self.ledger.save_result(seg, summary=summary)
+        self.ledger.save_result(seg, summary=summary, held_for=held_for)
         self.ledger.end_attempt(attempt_id, outcome="done")
         return seg
 
@@ -306,6 +309,13 @@ class WebNode:
         case_id = self.receive(study)
         self.close(case_id, description=description)
         self.deliver(self.encode(case_id))
+        return case_id
+
+    def held(self, study: str) -> str:
+        """Return a case whose result waits for a person."""
+        case_id = self.receive(study)
+        self.close(case_id)
+        self.encode(case_id, held_for=["INPUT_MISSING"])
         return case_id
 
     def rejected(self, study: str) -> str:

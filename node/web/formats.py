@@ -39,6 +39,11 @@ def moment(at: datetime) -> str:
     return f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
+def parsed(at: str) -> datetime:
+    """Return a time that was kept as text (ISO 8601)."""
+    return datetime.fromisoformat(at)
+
+
 def clock(at: datetime) -> str:
     """Return the day and the minute of the node's own clock."""
     return f"{at.astimezone():%d %b, %H:%M}".lstrip("0")
@@ -79,6 +84,7 @@ def sequence(role: str) -> str:
 FILTERS = {
     "duration": duration,
     "moment": moment,
+    "parsed": parsed,
     "clock": clock,
     "size": size,
     "millilitres": millilitres,

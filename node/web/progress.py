@@ -23,6 +23,7 @@ _WORKED_ON = {
 _ORDER = (CaseState.RECEIVING, *_WORKED_ON, CaseState.DELIVERED)
 _STEPS = (RECEIVE, *(stage.value for stage in Stage))
 _STOPPED = {
+    CaseState.HELD: "held",
     CaseState.REJECTED: "rejected",
     CaseState.FAILED: "failed",
     CaseState.CANCELLED: "stopped",
@@ -34,8 +35,9 @@ _STOPPED = {
 class StepView:
     """One of the five steps.
 
-    `condition` is done, running, waiting, retry (waiting for another attempt), rejected, failed,
-    stopped or ahead. `duration_s` is that of the latest attempt, `attempt_count` counts them all.
+    `condition` is done, running, waiting, retry (waiting for another attempt), held (waiting for a
+    person), rejected, failed, stopped or ahead. `duration_s` is that of the latest attempt,
+    `attempt_count` counts them all.
     """
 
     name: str
@@ -116,12 +118,11 @@ def steps(row: CaseRow, attempts: Sequence[AttemptRow], *, now: datetime) -> tup
 
 def _reached(row: CaseRow) -> int:
     """Return the number of the step that the case stands at; 5 when all are done."""
-    if row.state in _ORDER:
-        return _ORDER.index(row.state)
-    stood = row.resume_state
-    if stood is None or stood not in _ORDER:
+    waiting = (*_ORDER, CaseState.HELD)
+    stood = row.state if row.state in waiting else row.resume_state
+    if stood is None or stood not in waiting:
         return len(_STEPS)  # superseded after its result was delivered
-    return _ORDER.index(stood)
+    return _ORDER.index(CaseState.ENCODED if stood is CaseState.HELD else stood)
 
 
 def _condition(index: int, reached: int, row: CaseRow, latest: Sequence[AttemptView]) -> str:

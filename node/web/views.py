@@ -14,7 +14,7 @@ from typing import Any
 
 from converters.volume import Segment
 from inference.manifest import Manifest
-from node import series_table
+from node import findings, series_table
 from node.cases import CaseState, DeliveryReceipt, EncodedSeg, SeriesDecision
 from node.reading import LedgerReader
 from node.rows import AttemptRow, CaseRow
@@ -110,7 +110,8 @@ class CaseView:
 
     `turnaround_s` is the time from the last image to the last receipt. `received_instances` counts
     what arrived of the study so far, or what the case was closed with. `reason` is why it was
-    closed; while it is open, what it waits for stands in `waits_for` instead.
+    closed; while it is open, what it waits for stands in `waits_for` instead. `held_for` are the
+    notes that held or hold the result back, `released_at` is when somebody let it go.
     """
 
     case_id: str
@@ -139,6 +140,8 @@ class CaseView:
     series: tuple[SeriesView, ...]
     alignment: tuple[AlignmentView, ...]
     notes: tuple[str, ...]
+    held_for: tuple[str, ...]
+    released_at: str | None
     attempts: tuple[AttemptView, ...]
     receipts: tuple[ReceiptView, ...]
     results: tuple[ResultView, ...]
@@ -169,6 +172,8 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         series=_series(ledger, row, decisions),
         alignment=_alignment(row),
         notes=tuple((row.summary or {}).get("notes", ())),
+        held_for=_held_for(row.summary or {}),
+        released_at=(row.summary or {}).get("released_at"),
         attempts=_attempts(row, attempts, now),
         receipts=tuple(_receipt(one) for one in receipts),
         results=tuple(_result(one) for one in ledger.results(row.case_id)),
@@ -226,6 +231,11 @@ def _alignment(row: CaseRow) -> tuple[AlignmentView, ...]:
     found = (row.summary or {}).get("alignment", ())
     names = [field.name for field in fields(AlignmentView)]
     return tuple(AlignmentView(**{name: one[name] for name in names}) for one in found)
+
+
+def _held_for(summary: dict[str, Any]) -> tuple[str, ...]:
+    codes = summary.get("held_for", ())
+    return tuple(note for note in summary.get("notes", ()) if findings.code_of(note) in codes)
 
 
 def _attempts(

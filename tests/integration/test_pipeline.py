@@ -293,6 +293,33 @@ def test_what_the_segment_stage_found_out_stands_in_the_summary(
     assert summary["alignment"] == []  # registration is off here
 
 
+def test_a_result_with_a_note_that_holds_it_is_delivered_once_it_is_released(
+    closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive
+) -> None:
+    def _with_findings(case: AssembledCase) -> LabelMap:
+        findings.write({"notes": ["INPUT_MISSING: no t2", "UNCERTAIN: a bit"]}, case, spool)
+        return bright_is_tumour(spool)(case)
+
+    usual = parts(spool, ledger, at(archive.port))
+    delivery = usual.settings.delivery.model_copy(update={"hold_codes": ("INPUT_MISSING",)})
+    settings = usual.settings.model_copy(update={"delivery": delivery})
+    holding = dataclasses.replace(usual, settings=settings, segmenter=_with_findings)
+    assert run_all(holding, closed.case_id) == []
+    row = ledger.case(closed.case_id)
+    assert (row.state, (row.summary or {})["held_for"]) == (CaseState.HELD, ["INPUT_MISSING"])
+    for destination in ("pacs", ""):
+        stray = Job(
+            case_id=row.case_id, run=1, stage=Stage.DELIVER, destination=destination, attempt=9
+        )
+        assert Pipeline(holding).perform(stray) == []
+    assert not archive.instances()
+
+    ledger.release(row.case_id)
+    assert run_all(holding, closed.case_id) == []
+    assert ledger.case(closed.case_id).state is CaseState.DELIVERED
+    assert list(archive.arrivals.values()) == [1]
+
+
 def test_an_input_that_the_model_cannot_work_on_is_rejected_with_its_code(
     closed: CaseRow, spool: Spool, ledger: Ledger
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_delivered_case_says_everything(node: WebNode, client: TestClient) -> 
     assert {one["runner_up"] for one in body["series"]} == {"", "PD 0.20"}
     assert body["alignment"] == list(ALIGNMENT)
     assert body["notes"] == body["summary"]["notes"]
+    assert (body["held_for"], body["released_at"]) == ([], None)
     assert (body["waits_for"], body["reason"]) == (
         "",
         "four series are whole and nothing came for 3 s",

@@ -72,6 +72,28 @@ def test_an_open_case_shows_what_has_arrived(node: WebNode, client: TestClient) 
     assert "10 images in 2 series so far" in page
 
 
+def test_a_held_result_needs_attention_and_says_what_held_it(
+    node: WebNode, client: TestClient
+) -> None:
+    case_id = node.held("1.2.1")
+    listed = client.get("/?state=rejected&state=failed&state=held").text
+    assert re.search(r'state=held" aria-current="true">Needs attention <span>1<', listed)
+    for page in (listed, client.get(f"/cases/{case_id}").text):
+        assert "Held for review" in page
+        assert "RESULT_HELD" in page
+        assert "<li>INPUT_MISSING: there is no t2" in page
+        assert "<code>neuroseg cases release</code>" in page
+        assert 'class="held"><span class="name">deliver' in page
+
+
+def test_a_released_result_says_when(node: WebNode, client: TestClient) -> None:
+    case_id = node.held("1.2.1")
+    node.ledger.release(case_id)
+    page = client.get(f"/cases/{case_id}").text
+    assert "RESULT_HELD" not in page
+    assert "<dt>Released</dt>" in page
+
+
 @pytest.mark.parametrize("story", ["rejected", "failed"])
 def test_a_case_that_ended_shows_the_code_of_the_api(
     node: WebNode, client: TestClient, story: str
@@ -222,11 +244,11 @@ def test_a_long_list_is_cut_into_pages(node: WebNode, client: TestClient) -> Non
 def test_a_filter_keeps_its_states_on_further_pages(node: WebNode, client: TestClient) -> None:
     node.rejected("1.2.1")
     node.rejected("1.2.2")
-    page = client.get("/?state=rejected&state=failed&limit=1").text
-    assert 'href="/?state=rejected&amp;state=failed&amp;offset=1"' in page or (
-        'href="/?state=rejected&state=failed&offset=1"' in page
+    page = client.get("/?state=rejected&state=failed&state=held&limit=1").text
+    assert 'href="/?state=rejected&amp;state=failed&amp;state=held&amp;offset=1"' in page or (
+        'href="/?state=rejected&state=failed&state=held&offset=1"' in page
     )
-    assert re.search(r'href="/\?state=rejected[^"]*failed" aria-current="true"', page)
+    assert re.search(r'href="/\?state=rejected[^"]*held" aria-current="true"', page)
 
 
 def test_an_ae_title_with_a_space_is_quoted_in_the_example(
