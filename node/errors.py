@@ -149,6 +149,18 @@ class CancelledByOperatorError(NodeError):
     advice = "Retry the case to have it computed after all."
 
 
+class MemoryShortError(NodeError):
+    code = "MEMORY_SHORT"
+    sentence = "there was too little memory in {place}"
+    advice = "Give the node more memory or fewer [jobs] workers, then retry the case."
+
+
+class CaseOvertakenError(NodeError):
+    code = "CASE_OVERTAKEN"
+    sentence = "the case was {state} by the time the stage came to its end"
+    advice = "Nothing to do: what the stage made counts for nothing."
+
+
 class CaseNotHeldError(NodeError):
     code = "CASE_NOT_HELD"
     sentence = "the case is {state}, expected held"

@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -27,23 +26,15 @@ from node.cases import (
     ReceivedInstance,
     SeriesDecision,
     Stage,
-    check_move,
 )
-from node.disposition import ending_of
-from node.errors import (
-    CaseNotHeldError,
-    CaseUnknownError,
-    InstanceConflictError,
-    ResultHeldError,
-)
+from node.errors import InstanceConflictError
+from node.moving import CaseMoves, held_words
 from node.rows import CaseRow
-from node.steering import REOPENED, CaseSteering
 
 _case = tables.case
-_NO_ENDING: Final = {"code": None, "sentence": None, "advice": None}
 
 
-class Ledger(CaseSteering):
+class Ledger(CaseMoves):
     """The node's database, for the roles that write to it."""
 
     # -- receiving ---------------------------------------------------------------------------
@@ -90,37 +81,7 @@ class Ledger(CaseSteering):
             return
         self._open_revision(connection, newest, study, model_id, now=now)
 
-    # -- moving a case -----------------------------------------------------------------------
-
-    def move(self, case_id: str, wanted: CaseState, **values: Any) -> None:  # noqa: ANN401
-        """Change a case's state, with further columns; a repeated move to the same state is none.
-
-        Raises
-        ------
-        IllegalTransitionError
-            The table in `node.cases` does not allow the move.
-        CaseUnknownError
-            There is no such case.
-        """
-        with self._engine.begin() as connection:
-            self._move(connection, case_id, wanted, values)
-
-    def _move(
-        self, connection: Connection, case_id: str, wanted: CaseState, values: dict[str, Any]
-    ) -> None:
-        current = connection.execute(
-            sa.select(_case.c.state).where(_case.c.case_id == case_id).with_for_update()
-        ).scalar()
-        if current is None:
-            raise CaseUnknownError
-        if current == wanted:
-            return
-        check_move(CaseState(current), wanted)
-        connection.execute(
-            _case.update()
-            .where(_case.c.case_id == case_id)
-            .values(state=wanted.value, updated_at=time.time(), **values)
-        )
+    # -- closing a case -----------------------------------------------------------------------
 
     def close_case(
         self,
@@ -198,82 +159,6 @@ class Ledger(CaseSteering):
             return bool(held == seen_instances)
         return self._choices(connection, case_id) == dict(seen_choices)
 
-    def end_case(self, case_id: str, ending: Ending) -> None:
-        """Reject, fail or cancel a case with its reason; where it stood is kept for a retry."""
-        with self._engine.begin() as connection:
-            self._end(connection, case_id, ending)
-
-    def _end(self, connection: Connection, case_id: str, ending: Ending) -> None:
-        stood = connection.execute(
-            sa.select(_case.c.state).where(_case.c.case_id == case_id)
-        ).scalar()
-        values = {**_words_of(ending), "resume_state": stood}
-        if stood == CaseState.RECEIVING:
-            values["reason"] = ""  # what it waited for
-        self._move(connection, case_id, ending.state, values)
-
-    def reopen(self, case_id: str) -> CaseRow:
-        """Put a failed, cancelled or rejected case back where it stood, as a new run."""
-        row = self.case(case_id)
-        stood = row.resume_state or CaseState.RECEIVING
-        held_for = (row.summary or {}).get("held_for", [])
-        values = {
-            **(_held(held_for) if stood is CaseState.HELD else _NO_ENDING),
-            "resume_state": None,
-            "completion_requested_at": None,
-            "run": row.run + 1,
-        }
-        self.move(case_id, stood, **values)
-        return self.case(case_id)
-
-    def release(self, case_id: str) -> CaseRow:
-        """Let a held result be delivered; nothing holds it a second time.
-
-        Raises
-        ------
-        CaseNotHeldError
-            It is not held.
-        """
-        with self._engine.begin() as connection:
-            row = self._locked(connection, case_id)
-            if row.state != CaseState.HELD:
-                raise CaseNotHeldError(state=row.state)
-            released_at = datetime.now(UTC).isoformat(timespec="seconds")
-            summary = {**row.summary, "released_at": released_at}
-            values = {**_NO_ENDING, "summary": summary}
-            self._move(connection, case_id, CaseState.ENCODED, values)
-        return self.case(case_id)
-
-    def supersede_earlier(self, case: CaseRow) -> None:
-        """Mark the revisions before this one as superseded, unless they are worked on."""
-        ended = (CaseState.DELIVERED, *REOPENED, CaseState.CANCELLED)
-        with self._engine.begin() as connection:
-            self._supersede(connection, case, ended, {})
-            self._supersede_held(connection, case)
-
-    def _supersede_held(self, connection: Connection, case: CaseRow | sa.Row[Any]) -> None:
-        """Take earlier results back that still wait for a person: there is a newer one."""
-        values = {**_NO_ENDING, "resume_state": CaseState.HELD.value}
-        self._supersede(connection, case, (CaseState.HELD,), values)
-
-    @staticmethod
-    def _supersede(
-        connection: Connection,
-        case: CaseRow | sa.Row[Any],
-        states: Iterable[CaseState],
-        values: Mapping[str, Any],
-    ) -> None:
-        connection.execute(
-            _case.update()
-            .where(
-                _case.c.study_instance_uid == case.study_instance_uid,
-                _case.c.model_id == case.model_id,
-                _case.c.revision < case.revision,
-                _case.c.state.in_([state.value for state in states]),
-            )
-            .values(state=CaseState.SUPERSEDED.value, updated_at=time.time(), **values)
-        )
-
     # -- attempts, results, receipts ---------------------------------------------------------
 
     def begin_attempt(self, case_id: str, stage: Stage, destination: str | None = None) -> int:
@@ -307,22 +192,32 @@ class Ledger(CaseSteering):
             )
 
     def save_result(
-        self, seg: EncodedSeg, *, summary: dict[str, Any], held_for: Sequence[str] = ()
+        self,
+        seg: EncodedSeg,
+        *,
+        summary: dict[str, Any],
+        held_for: Sequence[str] = (),
+        begun: CaseRow | None = None,
     ) -> None:
         """Record an encoded object and what the page shows of it, and move the case.
 
         With codes to be `held_for` it waits for a person; an earlier result that still does is
         superseded by this one.
+
+        Raises
+        ------
+        CaseOvertakenError
+            The case is no longer as it was `begun` with.
         """
         table = tables.result
         state = CaseState.HELD if held_for else CaseState.ENCODED
         values: dict[str, Any] = {"summary": summary}
         if held_for:
-            values = {**_held(held_for), "summary": {**summary, "held_for": list(held_for)}}
+            values = {**held_words(held_for), "summary": {**summary, "held_for": list(held_for)}}
         with self._engine.begin() as connection:
             connection.execute(table.delete().where(table.c.case_id == seg.case_id))
             connection.execute(table.insert().values(**asdict(seg)))
-            self._move(connection, seg.case_id, state, values)
+            self._move(connection, seg.case_id, state, values, begun)
             self._supersede_held(connection, self._locked(connection, seg.case_id))
 
     def save_receipt(self, receipt: DeliveryReceipt) -> None:
@@ -365,12 +260,3 @@ class Ledger(CaseSteering):
             ).rowcount
             if not found:
                 connection.execute(table.insert().values(executor_id=executor_id, **values))
-
-
-def _words_of(ending: Ending) -> dict[str, str]:
-    return {"code": ending.code, "sentence": ending.sentence, "advice": ending.advice}
-
-
-def _held(codes: Sequence[str]) -> dict[str, str]:
-    """Return what a held case says of itself."""
-    return _words_of(ending_of(ResultHeldError(codes=", ".join(codes)), CaseState.HELD))

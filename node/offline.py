@@ -20,7 +20,7 @@ from node.cases import AssembledCase, CaseState
 from node.disposition import ending_of
 from node.errors import StudyCountError
 from node.ledger import Ledger
-from node.pipeline import Parts, Pipeline, next_jobs
+from node.pipeline import Parts, Pipeline, Stop, next_jobs
 from node.receive.instance import Intake, Offer
 from node.rows import CaseRow
 from node.segment import segment_case
@@ -130,8 +130,8 @@ def _perform(row: CaseRow, parts: Parts) -> None:
         mask_folder=model_settings.brain_mask_folder,
     )
 
-    def _segment(case: AssembledCase) -> LabelMap:
-        return segment_case(case, model, parts.spool, _progress)
+    def _segment(case: AssembledCase, stop: Stop) -> LabelMap:
+        return segment_case(case, model, parts.spool, _progress, stop)
 
     pipeline = Pipeline(replace(parts, segmenter=_segment))
     while jobs := next_jobs(parts.ledger.case(row.case_id), parts.ledger, ()):

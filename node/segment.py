@@ -19,18 +19,23 @@ def segment_case(
     model: LoadedModel,
     spool: Spool,
     progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> LabelMap:
     """Return the labels of a converted case on its reference series' grid; keep the findings.
 
     Raises
     ------
     InferenceError
-        The input is not what the model can work on, the model does not fit it, or its output
-        cannot be used.
+        The input is not what the model can work on, the model does not fit it, its output cannot
+        be used, or `stop` said that nobody wants it any more.
     """
     volumes = convert.read_volumes(case, spool)
     prediction = predict(
-        list(volumes.values()), model, reference_role=case.reference_role, progress=progress
+        list(volumes.values()),
+        model,
+        reference_role=case.reference_role,
+        progress=progress,
+        stop=stop,
     )
     findings.write(_content(prediction), case, spool)
     return prediction.label_map

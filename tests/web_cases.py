@@ -145,6 +145,18 @@ class WebNode:
                 detail=loaded if role == "infer" else None,
             )
 
+    def run_windows(self, case_id: str, done: int, count: int) -> None:
+        """Let the infer process be in the midst of a case."""
+        detail = {
+            "model_id": self.manifest.model_id,
+            "device": "cpu",
+            "weights_sha256": self.manifest.weights_sha256,
+            "case_id": case_id,
+            "windows_done": done,
+            "window_count": count,
+        }
+        self.ledger.beat("node-1/infer", role="infer", host="h", pid=1, detail=detail)
+
     # -- stages ------------------------------------------------------------------------------
 
     def receive(self, study: str, *, roles: Sequence[str] = tuple(ROLES), slices: int = 3) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +11,7 @@ import inference.errors  # noqa: F401 - its classes must be known before advice 
 import node.errors  # noqa: F401
 from converters.errors import CodedError
 from node.cases import CaseState, Stage
-from node.rows import AttemptRow, CaseRow
+from node.rows import AttemptRow, CaseRow, WorkerRow
 
 RECEIVE = "receive"
 _WORKED_ON = {
@@ -48,7 +48,7 @@ class StepView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptView:
-    """One try of a stage; `outcome` is done, retry, failed, running or interrupted."""
+    """One try of a stage; `outcome` is done, retry, failed, cancelled, running or interrupted."""
 
     stage: str
     destination: str | None
@@ -59,6 +59,27 @@ class AttemptView:
     code: str | None
     sentence: str | None
     advice: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowsView:
+    """How many of the windows that the engine lays over a study are done."""
+
+    windows_done: int
+    window_count: int
+
+
+def windows_view(
+    row: CaseRow, workers: Iterable[WorkerRow], *, timeout_s: float
+) -> WindowsView | None:
+    """Return how far the process that segments a case has come; None where none does."""
+    for worker in workers:
+        detail = worker.detail or {}
+        if worker.age_s < timeout_s and detail.get("case_id") == row.case_id:
+            return WindowsView(
+                windows_done=int(detail["windows_done"]), window_count=int(detail["window_count"])
+            )
+    return None
 
 
 def attempt_view(

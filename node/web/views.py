@@ -21,7 +21,7 @@ from node.rows import AttemptRow, CaseRow
 from node.settings import Settings
 from node.spool import Spool
 from node.web import progress
-from node.web.progress import AttemptView, StepView
+from node.web.progress import AttemptView, StepView, WindowsView
 
 SHORT_ID_LENGTH = 8
 PREVIEW = "preview.png"
@@ -111,7 +111,8 @@ class CaseView:
     `turnaround_s` is the time from the last image to the last receipt. `received_instances` counts
     what arrived of the study so far, or what the case was closed with. `reason` is why it was
     closed; while it is open, what it waits for stands in `waits_for` instead. `held_for` are the
-    notes that held or hold the result back, `released_at` is when somebody let it go.
+    notes that held or hold the result back, `released_at` is when somebody let it go; `progress`
+    is that of the engine while it runs.
     """
 
     case_id: str
@@ -137,6 +138,7 @@ class CaseView:
     received_instances: int
     turnaround_s: float | None
     steps: tuple[StepView, ...]
+    progress: WindowsView | None
     series: tuple[SeriesView, ...]
     alignment: tuple[AlignmentView, ...]
     notes: tuple[str, ...]
@@ -169,6 +171,7 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         received_instances=instance_count,
         turnaround_s=_turnaround_s(row, receipts),
         steps=progress.steps(row, attempts, now=now),
+        progress=_windows(sources, row),
         series=_series(ledger, row, decisions),
         alignment=_alignment(row),
         notes=tuple((row.summary or {}).get("notes", ())),
@@ -231,6 +234,13 @@ def _alignment(row: CaseRow) -> tuple[AlignmentView, ...]:
     found = (row.summary or {}).get("alignment", ())
     names = [field.name for field in fields(AlignmentView)]
     return tuple(AlignmentView(**{name: one[name] for name in names}) for one in found)
+
+
+def _windows(sources: Sources, row: CaseRow) -> WindowsView | None:
+    if row.state is not CaseState.ASSEMBLED:
+        return None
+    timeout_s = sources.settings.jobs.heartbeat_timeout_s
+    return progress.windows_view(row, sources.ledger.workers(), timeout_s=timeout_s)
 
 
 def _held_for(summary: dict[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +14,14 @@ import pytest
 from node.cases import CaseState, DeliveryReceipt, Ending, Stage, Transport
 from node.errors import (
     CaseNotHeldError,
+    CaseOvertakenError,
     CaseUnknownError,
     IllegalTransitionError,
     LedgerSchemaError,
 )
 from node.ledger import Ledger
 from node.reading import LedgerReader
+from node.rows import CaseRow
 from tests.ledgers import (
     CANCELLED,
     FAILED,
@@ -140,6 +143,39 @@ def test_the_result_of_a_later_revision_takes_a_held_one_back(ledger: Ledger) ->
     assert (after.state, after.resume_state) == (CaseState.SUPERSEDED, CaseState.HELD)
     assert after.code is None
     assert ledger.case(second.case_id).state is CaseState.ENCODED
+
+
+# -- work that was overtaken ----------------------------------------------------------------------
+
+
+def _labels_written(ledger: Ledger, begun: CaseRow) -> None:
+    ledger.advance(begun, CaseState.SEGMENTED)
+
+
+def _result_written(ledger: Ledger, begun: CaseRow) -> None:
+    ledger.save_result(encoded(begun), summary={}, begun=begun)
+
+
+@pytest.mark.parametrize(
+    ("state", "work"),
+    [(CaseState.ASSEMBLED, _labels_written), (CaseState.SEGMENTED, _result_written)],
+)
+def test_work_on_a_case_that_was_cancelled_meanwhile_moves_nothing(
+    ledger: Ledger, state: CaseState, work: Callable[[Ledger, CaseRow], None]
+) -> None:
+    begun = advanced(ledger, opened(ledger), state)
+    ledger.end_case(begun.case_id, CANCELLED)
+    with pytest.raises(CaseOvertakenError, match="cancelled"):
+        work(ledger, begun)
+    assert ledger.case(begun.case_id).state is CaseState.CANCELLED
+    assert ledger.results(begun.case_id) == []
+    ledger.reopen(begun.case_id)
+    with pytest.raises(CaseOvertakenError):
+        work(ledger, begun)  # of the run before
+    assert ledger.case(begun.case_id).state is state
+    work(ledger, ledger.case(begun.case_id))
+    work(ledger, replace(begun, run=2))  # done twice, as after a crash
+    assert ledger.case(begun.case_id).state is not state
 
 
 def test_cases_are_counted_by_state(ledger: Ledger) -> None:
