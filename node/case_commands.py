@@ -122,8 +122,7 @@ def _print_end(row: CaseRow) -> None:
     from node import series_table
 
     series_table.show_findings(row.summary or {})
-    for label, volume_ml in (row.summary or {}).get("volumes_ml", {}).items():
-        click.echo(f"  {label:<44}{volume_ml:>8.1f} mL")
+    series_table.show_volumes(row.summary or {})
     if row.code:
         click.secho(f"  {row.code}: {row.sentence}", fg="red")
         click.echo(f"  -> {row.advice}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from converters.volume import LabelMap
@@ -48,4 +48,10 @@ def _content(prediction: Prediction) -> dict[str, Any]:
         "mask_source": prediction.mask_source,
         "coverage": dict(prediction.coverage),
         "plausibility": asdict(prediction.plausibility),
+        **{name: _plain(getattr(prediction, name, None)) for name in ("uncertainty", "tta")},
     }
+
+
+def _plain(found: Any) -> Any:  # noqa: ANN401 - whatever the engine says of it, or nothing
+    is_value = is_dataclass(found) and not isinstance(found, type)
+    return asdict(found) if is_value else found

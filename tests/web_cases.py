@@ -262,6 +262,7 @@ class WebNode:
         (folder / "seg.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 90_000)
         (folder / "labels.nii.gz").write_bytes(b"\x1f\x8b labels")
         (folder / "channels.nii.gz").write_bytes(b"\x1f\x8b channels")
+        (folder / "entropy.nii.gz").write_bytes(b"\x1f\x8b entropy")
         row = self.ledger.case(case_id)
         seg = EncodedSeg(
             case_id=case_id,
@@ -279,6 +280,9 @@ class WebNode:
         )
         summary = {
             "volumes_ml": volumes_ml,
+            "regions_ml": {"Whole tumour": 61.43, "Tumour core": 13.12},
+            "uncertainty": {"mean_by_label": {"1": 0.31, "2": 0.46, "3": 0.12}, "p95": 0.74},
+            "tta": {"axes": [0, 1, 2], "passes": 8},
             "reference_role": "t1gd",
             "alignment": ALIGNMENT,
             "notes": [

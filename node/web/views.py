@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.volume import Segment
+from inference.declarations import Region
 from inference.manifest import Manifest
 from node import findings, series_table
 from node.cases import CaseState, DeliveryReceipt, EncodedSeg, SeriesDecision
@@ -29,6 +30,7 @@ FILES = {
     "seg.dcm": "application/dicom",
     "labels.nii.gz": "application/gzip",
     "channels.nii.gz": "application/gzip",
+    "entropy.nii.gz": "application/gzip",
     PREVIEW: "image/png",
 }
 
@@ -72,6 +74,14 @@ class VolumeView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfidenceView:
+    """How unsure the model is, as entropy: 0 is sure, 1 is undecided."""
+
+    name: str
+    entropy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileView:
     """A file of the case that can be downloaded."""
 
@@ -112,7 +122,8 @@ class CaseView:
     what arrived of the study so far, or what the case was closed with. `reason` is why it was
     closed; while it is open, what it waits for stands in `waits_for` instead. `held_for` are the
     notes that held or hold the result back, `released_at` is when somebody let it go; `progress`
-    is that of the engine while it runs.
+    is that of the engine while it runs. `volumes` are those of labels, `regions` those of labels
+    taken together, which overlap. `uncertainty` and `tta` are as the engine kept them.
     """
 
     case_id: str
@@ -148,6 +159,10 @@ class CaseView:
     receipts: tuple[ReceiptView, ...]
     results: tuple[ResultView, ...]
     volumes: tuple[VolumeView, ...]
+    regions: tuple[VolumeView, ...]
+    confidence: tuple[ConfidenceView, ...]
+    uncertainty: dict[str, Any] | None
+    tta: dict[str, Any] | None
     summary: dict[str, Any] | None
     preview_url: str | None
     files: tuple[FileView, ...]
@@ -180,7 +195,11 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         attempts=_attempts(row, attempts, now),
         receipts=tuple(_receipt(one) for one in receipts),
         results=tuple(_result(one) for one in ledger.results(row.case_id)),
-        volumes=_volumes(row, sources.manifest.segments),
+        volumes=_volumes(row, "volumes_ml", sources.manifest.segments),
+        regions=_volumes(row, "regions_ml", sources.manifest.regions),
+        confidence=_confidence(row, sources.manifest.segments),
+        uncertainty=(row.summary or {}).get("uncertainty"),
+        tta=(row.summary or {}).get("tta"),
         preview_url=_preview_url(sources.spool, row.case_id),
         files=_files(sources.spool, row.case_id),
     )
@@ -286,12 +305,33 @@ def _result(seg: EncodedSeg) -> ResultView:
     )
 
 
-def _volumes(row: CaseRow, segments: Sequence[Segment]) -> tuple[VolumeView, ...]:
-    colors = {segment.label: segment.color_rgb for segment in segments}
-    volumes_ml = (row.summary or {}).get("volumes_ml", {})
+def _volumes(
+    row: CaseRow, key: str, meanings: Sequence[Segment] | Sequence[Region]
+) -> tuple[VolumeView, ...]:
+    colors = {meaning.label: meaning.color_rgb for meaning in meanings}
+    volumes_ml = (row.summary or {}).get(key, {})
     return tuple(
         VolumeView(label=label, volume_ml=volume_ml, color_rgb=colors.get(label))
         for label, volume_ml in volumes_ml.items()
+    )
+
+
+def _confidence(row: CaseRow, segments: Sequence[Segment]) -> tuple[ConfidenceView, ...]:
+    """Return the figures of `uncertainty`: those of each label, then those of all together."""
+    names = {str(segment.number): segment.label for segment in segments}
+    found = (row.summary or {}).get("uncertainty") or {}
+    of_labels = {
+        names.get(label, label): value
+        for group in found.values()
+        if isinstance(group, dict)
+        for label, value in group.items()
+    }
+    of_all = {key: value for key, value in found.items() if isinstance(value, float)}
+    figures = [*of_labels.items(), *of_all.items()]
+    return tuple(
+        ConfidenceView(name=name, entropy=float(value))
+        for name, value in figures
+        if value is not None
     )
 
 

@@ -202,6 +202,9 @@ def test_what_the_segment_stage_found_out_stands_in_the_summary(
     summary = ledger.case(closed.case_id).summary or {}
     assert summary["notes"] == ["BRAIN_VOLUME_UNUSUAL: 700 mL"]
     assert summary["alignment"] == []  # registration is off here
+    assert (summary["uncertainty"], summary["tta"]) == (None, None)
+    (painted,) = (volume for volume in summary["volumes_ml"].values() if volume)  # label 3 alone
+    assert summary["regions_ml"] == {"Whole tumour": painted, "Tumour core": painted}
 
 
 def test_a_result_with_a_note_that_holds_it_is_delivered_once_it_is_released(

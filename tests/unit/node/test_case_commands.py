@@ -64,7 +64,7 @@ def test_a_delivered_case_shows_its_series_attempts_findings_and_volumes(node: W
     assert "segment" in shown
     assert "deliver" in shown
     assert "to pacs" in shown
-    assert "Enhancing tumour 12.7 mL" in shown
+    assert "Enhancing tumour 12.7 mL taken together, overlapping: Whole tumour 61.4 mL" in shown
 
 
 def test_an_open_case_says_what_it_waits_for(node: WebNode) -> None:

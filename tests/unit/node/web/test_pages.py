@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from converters.sequences import SeriesKey
-from node.cases import CaseState, Ending, SeriesDecision
+from node.cases import CaseState, Ending, SeriesDecision, Stage
 from node.web.app import create_app
 from tests.web_cases import WebNode, unused
 
@@ -86,6 +86,29 @@ def test_a_held_result_needs_attention_and_says_what_held_it(
         assert 'class="held"><span class="name">deliver' in page
 
 
+def test_a_bar_shows_how_many_windows_are_done(node: WebNode, client: TestClient) -> None:
+    case_id = node.receive("1.2.1")
+    node.close(case_id)
+    node.attempt(case_id, Stage.CONVERT, CaseState.ASSEMBLED)
+    for path in ("/", f"/cases/{case_id}"):
+        assert _Outline(client.get(path).text).all("progress") == []
+    node.run_windows(case_id, 7, 27)
+    for path in ("/", f"/cases/{case_id}"):
+        page = client.get(path).text
+        (bar,) = _Outline(page).all("progress")
+        assert (bar["value"], bar["max"], bar["aria-label"]) == ("7", "27", "Windows segmented")
+        assert "window 7 of 27" in page
+
+
+def test_regions_and_confidence_stand_below_the_labels(node: WebNode, client: TestClient) -> None:
+    page = _text(client.get(f"/cases/{node.delivered('1.2.1')}").text)
+    assert page.index("Enhancing tumour 12.7") < page.index("Taken together these overlap")
+    assert "Whole tumour 61.4 mL" in page
+    assert "Enhancing tumour 0.12" in page
+    assert "95th percentile of the tumour 0.74" in page
+    assert "Mean of 8 mirrored copies" in page
+
+
 def test_a_released_result_says_when(node: WebNode, client: TestClient) -> None:
     case_id = node.held("1.2.1")
     node.ledger.release(case_id)
@@ -128,7 +151,7 @@ def test_a_delivered_case_shows_picture_volumes_and_downloads(
     pictures = [attributes for attributes in outline.all("img") if attributes.get("alt")]
     assert [client.get(str(one["src"])).status_code for one in pictures] == [200]
     links = {str(one["href"]) for one in outline.all("a") if "download" in one}
-    assert len(links) == 4
+    assert len(links) == 5
     assert all(client.get(link).status_code == 200 for link in links)
     assert "C-STORE" in page
     assert "1.2.1" in page
@@ -322,6 +345,8 @@ def test_notes_and_labels_of_another_model_are_shown(node: WebNode, client: Test
     assert "Whole &lt;tumour&gt;" in page
     assert "resampled &amp; checked" in page
     assert "61.2" in page
+    assert "Confidence" not in page  # nothing is known of it, nor of regions
+    assert "Taken together" not in page
 
 
 def test_the_series_table_says_what_the_command_line_says(
