@@ -81,7 +81,7 @@ def test_a_crash_at_every_stage_boundary_still_gives_exactly_one_result(
     assert len(archive.instances()) == len(BOUNDARIES)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_study_that_kills_its_process_again_and_again_is_failed_and_can_be_retried(
     tmp_path: Path, archive: DemoArchive
 ) -> None:
@@ -98,7 +98,7 @@ def test_a_study_that_kills_its_process_again_and_again_is_failed_and_can_be_ret
         node.wait_ready()
         for study in (poison, sound):
             push(_interleaved(study), node.dicom_port)
-        (delivered,) = node.wait_states("delivered", 1, timeout_s=200.0)
+        (delivered,) = node.wait_states("delivered", 1, timeout_s=400.0)  # after five starts
         assert delivered["study_instance_uid"] == sound.study_instance_uid
         (failed,) = node.wait_states("failed", timeout_s=200.0)
         assert failed["code"] == "JOB_CRASHED"

@@ -179,6 +179,19 @@ def test_a_defect_fails_the_case_with_a_code_and_none_of_its_words(
     assert "Mustermann" not in capsys.readouterr().out
 
 
+def test_a_lack_of_memory_outside_the_device_is_tried_again_briefly(
+    closed: CaseRow, spool: Spool, ledger: Ledger
+) -> None:
+    def _greedy(_: AssembledCase, __: Stop) -> LabelMap:
+        raise MemoryError
+
+    run_all(dataclasses.replace(parts(spool, ledger), segmenter=_greedy), closed.case_id)
+    row = ledger.case(closed.case_id)
+    assert (row.state, row.code) == (CaseState.FAILED, "MEMORY_SHORT")
+    outcomes = [one.outcome for one in ledger.attempts(row.case_id) if one.stage is Stage.SEGMENT]
+    assert outcomes == ["retry", "retry", "failed"]
+
+
 def test_series_of_two_frames_of_reference_are_refused(
     small_study: WrittenStudy, spool: Spool, ledger: Ledger, tmp_path: Path
 ) -> None:

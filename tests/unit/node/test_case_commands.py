@@ -189,8 +189,11 @@ def test_a_choice_for_a_rejected_case_says_how_to_start_it_again(node: WebNode) 
     assert "receiving" in cases(node, "retry", case_id).output
 
 
-def test_a_choice_for_a_case_with_a_result_opens_the_next_revision(node: WebNode) -> None:
-    case_id = node.delivered("1.2.1")
+@pytest.mark.parametrize("story", ["delivered", "held"])
+def test_a_choice_for_a_case_with_a_result_opens_the_next_revision(
+    node: WebNode, story: str
+) -> None:
+    case_id: str = getattr(node, story)("1.2.1")
     result = cases(node, "choose", case_id, "t1=3")
     newest = node.ledger.cases(limit=1)[0]
     assert newest.revision == 2
