@@ -15,10 +15,10 @@ NOTE_CODES: Final[Mapping[str, str]] = MappingProxyType(
         "CHANNEL_DOUBTFUL": "the series hardly look like what they were taken for",
         "CHANNEL_FIELD_OF_VIEW": "a series cuts some of the brain off; nothing is found there",
         "INPUT_MISSING": "the model was run without one of its inputs",
-        "TUMOUR_IMPLAUSIBLE": "what was found is larger than a tumour of the brain can be",
+        "RESULT_UNCERTAIN": "the model is unsure of much of what it found",
+        "TUMOUR_LARGE": "what was found is larger than a tumour usually is",
         "TUMOUR_OUTSIDE_BRAIN": "much of what was found lies outside the brain",
         "TUMOUR_SCATTERED": "what was found lies in many separate pieces",
-        "UNCERTAIN": "the model is unsure of much of what it found",
     }
 )
 """Code -> what it means, without the numbers that the note itself has."""

@@ -181,6 +181,8 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
         device=settings.model.device,
         threads=settings.model.threads,
         mask_folder=settings.model.brain_mask_folder,
+        tta=settings.model.tta,
+        uncertainty=settings.model.uncertainty,
     )
     detail: dict[str, Any] = {
         "model_id": manifest.model_id,

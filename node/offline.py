@@ -136,6 +136,8 @@ def _perform(row: CaseRow, parts: Parts) -> None:
         device=model_settings.device,
         threads=model_settings.threads,
         mask_folder=model_settings.brain_mask_folder,
+        tta=model_settings.tta,
+        uncertainty=model_settings.uncertainty,
     )
 
     def _segment(case: AssembledCase, stop: Stop) -> LabelMap:

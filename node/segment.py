@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Any
 
-from converters.volume import LabelMap
+from converters.volume import LabelMap, Volume
 from inference.model import LoadedModel
 from inference.predict import Prediction, predict
 from node import convert, findings
@@ -38,20 +38,24 @@ def segment_case(
         stop=stop,
     )
     findings.write(_content(prediction), case, spool)
+    if prediction.uncertainty is not None:
+        entropy = Volume(
+            intensities=prediction.uncertainty.entropy,
+            grid=prediction.label_map.grid,
+            role="entropy",
+        )
+        convert.write_entropy(entropy, case, spool)
     return prediction.label_map
 
 
 def _content(prediction: Prediction) -> dict[str, Any]:
+    unsure, mirrored = prediction.uncertainty, prediction.mirrored_axes
     return {
         "notes": [str(note) for note in prediction.notes],
         "brain_ml": prediction.brain_ml,
         "mask_source": prediction.mask_source,
         "coverage": dict(prediction.coverage),
         "plausibility": asdict(prediction.plausibility),
-        **{name: _plain(getattr(prediction, name, None)) for name in ("uncertainty", "tta")},
+        "uncertainty": unsure and {"mean_by_label": unsure.mean_by_label, "p95": unsure.p95},
+        "tta": {"axes": list(mirrored), "passes": 2 ** len(mirrored)} if mirrored else None,
     }
-
-
-def _plain(found: Any) -> Any:  # noqa: ANN401 - whatever the engine says of it, or nothing
-    is_value = is_dataclass(found) and not isinstance(found, type)
-    return asdict(found) if is_value else found

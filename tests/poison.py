@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import node.segment
 from converters.volume import LabelMap
 from inference.model import LoadedModel
+from inference.runtime import TorchRuntime
 from node.cases import AssembledCase
 from tests.waiting import wait_until
 
@@ -26,9 +27,9 @@ _segment_case = node.segment.segment_case
 
 
 class _Poisoned(nn.Module):
-    def __init__(self, network: nn.Module, kind: str) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__()
-        self.network, self.kind = network, kind
+        self.kind = kind
 
     def forward(self, window: Tensor) -> Tensor:
         """Do to a window of (1, channels, x, y, z) what the plan says."""
@@ -53,7 +54,7 @@ def _segment(
 ) -> LabelMap:
     plan = json.loads(Path(os.environ[PLAN]).read_text(encoding="utf-8"))
     kind = plan.get(case.study_instance_uid, "quick")
-    poisoned = replace(model, network=_Poisoned(model.network, kind))
+    poisoned = replace(model, runtime=TorchRuntime(_Poisoned(kind), "cpu"))
     return _segment_case(case, poisoned, *rest, **more)
 
 

@@ -281,7 +281,13 @@ class WebNode:
         summary = {
             "volumes_ml": volumes_ml,
             "regions_ml": {"Whole tumour": 61.43, "Tumour core": 13.12},
-            "uncertainty": {"mean_by_label": {"1": 0.31, "2": 0.46, "3": 0.12}, "p95": 0.74},
+            "uncertainty": {
+                "mean_by_label": {
+                    one.label: mean
+                    for one, mean in zip(self.manifest.segments, (0.31, 0.46, 0.12), strict=True)
+                },
+                "p95": 0.74,
+            },
             "tta": {"axes": [0, 1, 2], "passes": 8},
             "reference_role": "t1gd",
             "alignment": ALIGNMENT,

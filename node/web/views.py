@@ -197,7 +197,7 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         results=tuple(_result(one) for one in ledger.results(row.case_id)),
         volumes=_volumes(row, "volumes_ml", sources.manifest.segments),
         regions=_volumes(row, "regions_ml", sources.manifest.regions),
-        confidence=_confidence(row, sources.manifest.segments),
+        confidence=_confidence(row),
         uncertainty=(row.summary or {}).get("uncertainty"),
         tta=(row.summary or {}).get("tta"),
         preview_url=_preview_url(sources.spool, row.case_id),
@@ -316,21 +316,13 @@ def _volumes(
     )
 
 
-def _confidence(row: CaseRow, segments: Sequence[Segment]) -> tuple[ConfidenceView, ...]:
-    """Return the figures of `uncertainty`: those of each label, then those of all together."""
-    names = {str(segment.number): segment.label for segment in segments}
+def _confidence(row: CaseRow) -> tuple[ConfidenceView, ...]:
+    """Return the figures of `uncertainty`: those of each label, then that of all together."""
     found = (row.summary or {}).get("uncertainty") or {}
-    of_labels = {
-        names.get(label, label): value
-        for group in found.values()
-        if isinstance(group, dict)
-        for label, value in group.items()
-    }
-    of_all = {key: value for key, value in found.items() if isinstance(value, float)}
-    figures = [*of_labels.items(), *of_all.items()]
+    figures = {**found.get("mean_by_label", {}), "p95": found.get("p95")}
     return tuple(
-        ConfidenceView(name=name, entropy=float(value))
-        for name, value in figures
+        ConfidenceView(name=name, entropy=value)
+        for name, value in figures.items()
         if value is not None
     )
 

@@ -224,7 +224,7 @@ def test_a_result_with_a_note_that_holds_it_is_delivered_once_it_is_released(
     closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive
 ) -> None:
     def _with_findings(case: AssembledCase, stop: Stop) -> LabelMap:
-        findings.write({"notes": ["INPUT_MISSING: no t2", "UNCERTAIN: a bit"]}, case, spool)
+        findings.write({"notes": ["INPUT_MISSING: no t2", "RESULT_UNCERTAIN: a bit"]}, case, spool)
         return bright_is_tumour(spool)(case, stop)
 
     usual = parts(spool, ledger, at(archive.port))

@@ -57,10 +57,10 @@ def _written(folder: Path, text: str) -> Path:
 
 def test_results_are_held_for_the_codes_that_are_named() -> None:
     some = Settings.model_validate({"delivery": {"hold_codes": ["INPUT_MISSING"]}}).delivery
-    assert [some.holds(code) for code in ("INPUT_MISSING", "UNCERTAIN")] == [True, False]
+    assert [some.holds(code) for code in ("INPUT_MISSING", "RESULT_UNCERTAIN")] == [True, False]
     every = Settings.model_validate({"delivery": {"hold_codes": ["*"]}}).delivery
-    assert every.holds("UNCERTAIN")
-    assert not Settings().delivery.holds("UNCERTAIN")
+    assert every.holds("RESULT_UNCERTAIN")
+    assert not Settings().delivery.holds("RESULT_UNCERTAIN")
 
 
 def test_a_code_that_no_note_has_is_refused(tmp_path: Path) -> None:
