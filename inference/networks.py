@@ -97,7 +97,16 @@ def _monai() -> Architectures:
 
 
 def _dynamic() -> Architectures:
-    from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+    try:
+        from dynamic_network_architectures.architectures.unet import (
+            PlainConvUNet,
+            ResidualEncoderUNet,
+        )
+    except ImportError as error:
+        raise ModelUnusableError(
+            field="network.architecture",
+            reason="it needs the package dynamic-network-architectures (pip install --no-deps)",
+        ) from error
 
     return {one.__name__: one for one in (PlainConvUNet, ResidualEncoderUNet)}
 

@@ -29,19 +29,6 @@ class Note:
         return f"{self.code}: {self.sentence}"
 
 
-NOTE_CODES: Final = (
-    "INPUT_MISSING",
-    "BRAIN_VOLUME_UNUSUAL",
-    "CHANNEL_FIELD_OF_VIEW",
-    "CHANNEL_DOUBTFUL",
-    "TUMOUR_LARGE",
-    "TUMOUR_SCATTERED",
-    "TUMOUR_OUTSIDE_BRAIN",
-    "RESULT_UNCERTAIN",
-)
-"""Every code that a note can have."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Uncertainty:
     """How unsure the model was, by the entropy of its probabilities, 0 (sure) to 1.

@@ -29,7 +29,7 @@ from node.ticker import Ticker
 if TYPE_CHECKING:
     from converters.volume import LabelMap
     from node.jobs import Worker
-    from node.pipeline import Boundary, Parts
+    from node.pipeline import Boundary, Parts, Stop
 
 _BEAT_S = 1.0
 _DELIVERIES_AT_ONCE = 4
@@ -181,6 +181,8 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
         device=settings.model.device,
         threads=settings.model.threads,
         mask_folder=settings.model.brain_mask_folder,
+        tta=settings.model.tta,
+        uncertainty=settings.model.uncertainty,
     )
     detail: dict[str, Any] = {
         "model_id": manifest.model_id,
@@ -188,12 +190,12 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
         "device": model.device,
     }
 
-    def _segment(case: AssembledCase) -> LabelMap:
+    def _segment(case: AssembledCase, stop: Stop) -> LabelMap:
         def _progress(done: int, total: int) -> None:
             detail.update(case_id=case.case_id, windows_done=done, window_count=total)
 
         try:
-            return segment_case(case, model, spool, _progress)
+            return segment_case(case, model, spool, _progress, stop)
         finally:
             for key in ("case_id", "windows_done", "window_count"):
                 detail.pop(key, None)

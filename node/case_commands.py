@@ -122,8 +122,7 @@ def _print_end(row: CaseRow) -> None:
     from node import series_table
 
     series_table.show_findings(row.summary or {})
-    for label, volume_ml in (row.summary or {}).get("volumes_ml", {}).items():
-        click.echo(f"  {label:<44}{volume_ml:>8.1f} mL")
+    series_table.show_volumes(row.summary or {})
     if row.code:
         click.secho(f"  {row.code}: {row.sentence}", fg="red")
         click.echo(f"  -> {row.advice}")
@@ -146,6 +145,22 @@ def retry(settings: Settings, case_id: str) -> None:
         for job in next_jobs(row, ledger, settings.destinations):
             jobs.submit(job)
     click.echo(f"{case_id} goes on from {row.state}")
+
+
+@click.command()
+@click.argument("case_id")
+@click.pass_obj
+def release(settings: Settings, case_id: str) -> None:
+    """Deliver a result that is held until somebody has looked at it."""
+    from node.jobs import Jobs
+    from node.pipeline import next_jobs
+
+    with writing(settings) as ledger:
+        row = ledger.release(case_id)
+        jobs = Jobs(settings.jobs_url)
+        for job in next_jobs(row, ledger, settings.destinations):
+            jobs.submit(job)
+    click.echo(f"{case_id} is released and goes to its destinations")
 
 
 @click.command()
@@ -242,4 +257,4 @@ def _then(case_id: str, row: CaseRow) -> str:
     return f"kept; start the case again: neuroseg cases retry {case_id}"
 
 
-COMMANDS = (show, retry, cancel, complete, choose)
+COMMANDS = (show, retry, release, cancel, complete, choose)

@@ -18,6 +18,7 @@ class CaseState(StrEnum):
     ASSEMBLED = "assembled"
     SEGMENTED = "segmented"
     ENCODED = "encoded"
+    HELD = "held"
     DELIVERED = "delivered"
     REJECTED = "rejected"
     FAILED = "failed"
@@ -50,6 +51,7 @@ class Transport(StrEnum):
     STOW = "stow"
 
 
+# RECEIVING waits for images and HELD for a person; neither is worked on, neither is an end.
 WORKING = (CaseState.COMPLETE, CaseState.ASSEMBLED, CaseState.SEGMENTED, CaseState.ENCODED)
 FINAL = (
     CaseState.DELIVERED,
@@ -59,17 +61,19 @@ FINAL = (
     CaseState.SUPERSEDED,
 )
 _STOPPABLE = {CaseState.REJECTED, CaseState.FAILED, CaseState.CANCELLED, CaseState.SUPERSEDED}
+_RESUMABLE = frozenset({CaseState.RECEIVING, *WORKING, CaseState.HELD, CaseState.SUPERSEDED})
 
 MOVES: dict[CaseState, frozenset[CaseState]] = {
     CaseState.RECEIVING: frozenset({CaseState.COMPLETE} | _STOPPABLE),
     CaseState.COMPLETE: frozenset({CaseState.ASSEMBLED} | _STOPPABLE),
     CaseState.ASSEMBLED: frozenset({CaseState.SEGMENTED} | _STOPPABLE),
-    CaseState.SEGMENTED: frozenset({CaseState.ENCODED} | _STOPPABLE),
+    CaseState.SEGMENTED: frozenset({CaseState.ENCODED, CaseState.HELD} | _STOPPABLE),
     CaseState.ENCODED: frozenset({CaseState.DELIVERED} | _STOPPABLE),
+    CaseState.HELD: frozenset({CaseState.ENCODED} | _STOPPABLE),
     CaseState.DELIVERED: frozenset({CaseState.SUPERSEDED}),
-    CaseState.REJECTED: frozenset({CaseState.RECEIVING, *WORKING, CaseState.SUPERSEDED}),
-    CaseState.FAILED: frozenset({CaseState.RECEIVING, *WORKING, CaseState.SUPERSEDED}),
-    CaseState.CANCELLED: frozenset({CaseState.RECEIVING, *WORKING, CaseState.SUPERSEDED}),
+    CaseState.REJECTED: _RESUMABLE,
+    CaseState.FAILED: _RESUMABLE,
+    CaseState.CANCELLED: _RESUMABLE,
     CaseState.SUPERSEDED: frozenset(),
 }
 

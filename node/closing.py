@@ -172,7 +172,7 @@ class Closer:
         return any(
             _members(self._ledger.assembled(one.case_id).series) == wanted
             for one in earlier
-            if one.state in (*WORKING, CaseState.DELIVERED)
+            if one.state in (*WORKING, CaseState.HELD, CaseState.DELIVERED)
         )
 
     def _facts_of(self, row: CaseRow, instances: list[ReceivedInstance]) -> tuple[SeriesFacts, ...]:

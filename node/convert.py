@@ -33,6 +33,7 @@ _MATRIX = "lps_to_reference_lps_mm"
 _MOTION_FIELDS = tuple(one.name for one in fields(Motion))
 _CHANNELS = "channels.nii.gz"
 _LABELS = "labels.nii.gz"
+_ENTROPY = "entropy.nii.gz"
 
 
 def convert_case(
@@ -179,6 +180,12 @@ def write_labels(label_map: LabelMap, case: AssembledCase, spool: Spool) -> None
     """Keep the label map of a case."""
     final = spool.case_folder(case.case_id) / _LABELS
     spool.publish(final, partial(nifti.write_label_map, label_map))
+
+
+def write_entropy(entropy: Volume, case: AssembledCase, spool: Spool) -> None:
+    """Keep how unsure the model was of each voxel, on the grid of the label map."""
+    final = spool.case_folder(case.case_id) / _ENTROPY
+    spool.publish(final, partial(nifti.write_volume, entropy))
 
 
 def read_labels(

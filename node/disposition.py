@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from converters.errors import CodedError, EncodingError, InputRejectedError
 from inference.errors import (
@@ -16,11 +17,13 @@ from node.cases import CaseState, Ending
 from node.errors import (
     CaseDeadlineError,
     LedgerUnavailableError,
+    MemoryShortError,
     PeerRefusedError,
     PeerUnavailableError,
     SpoolFullError,
     SpoolUnwritableError,
 )
+from node.settings import Delivery
 
 
 class Disposition(StrEnum):
@@ -28,6 +31,7 @@ class Disposition(StrEnum):
 
     REJECT = "reject"
     RETRY = "retry"
+    RETRY_BRIEFLY = "retry briefly"
     INVESTIGATE = "investigate"
 
 
@@ -35,7 +39,7 @@ TABLE: tuple[tuple[type[CodedError], Disposition], ...] = (
     (InputRejectedError, Disposition.REJECT),
     (InputUnfitError, Disposition.REJECT),
     (EncodingError, Disposition.INVESTIGATE),
-    (DeviceMemoryError, Disposition.RETRY),
+    (DeviceMemoryError, Disposition.RETRY_BRIEFLY),
     (ModelUnusableError, Disposition.INVESTIGATE),
     (InvalidOutputError, Disposition.INVESTIGATE),
     (PredictionStoppedError, Disposition.INVESTIGATE),
@@ -43,9 +47,22 @@ TABLE: tuple[tuple[type[CodedError], Disposition], ...] = (
     (SpoolFullError, Disposition.RETRY),
     (SpoolUnwritableError, Disposition.RETRY),
     (LedgerUnavailableError, Disposition.RETRY),
+    (MemoryShortError, Disposition.RETRY_BRIEFLY),
     (CaseDeadlineError, Disposition.REJECT),
     (PeerRefusedError, Disposition.INVESTIGATE),
 )
+
+
+_BRIEFLY: Final = 3  # whoever lacked memory three times will lack it again
+
+
+def attempts_at_most(disposition: Disposition, delivery: Delivery) -> int:
+    """Return how often a stage is tried that fails in this way."""
+    limits = {
+        Disposition.RETRY: delivery.max_attempts,
+        Disposition.RETRY_BRIEFLY: min(_BRIEFLY, delivery.max_attempts),
+    }
+    return limits.get(disposition, 1)
 
 
 def of(error: Exception) -> Disposition:

@@ -149,6 +149,30 @@ class CancelledByOperatorError(NodeError):
     advice = "Retry the case to have it computed after all."
 
 
+class MemoryShortError(NodeError):
+    code = "MEMORY_SHORT"
+    sentence = "there was too little memory in {place}"
+    advice = "Give the node more memory or fewer [jobs] workers, then retry the case."
+
+
+class CaseOvertakenError(NodeError):
+    code = "CASE_OVERTAKEN"
+    sentence = "the case was {state} by the time the stage came to its end"
+    advice = "Nothing to do: what the stage made counts for nothing."
+
+
+class CaseNotHeldError(NodeError):
+    code = "CASE_NOT_HELD"
+    sentence = "the case is {state}, expected held"
+    advice = "Only a result that waits for a person can be released; see `neuroseg cases`."
+
+
+class ResultHeldError(NodeError):
+    code = "RESULT_HELD"
+    sentence = "the result is held back because of {codes}"
+    advice = "Look at it, then `neuroseg cases release` to deliver it, or cancel the case."
+
+
 class JobCrashedError(NodeError):
     code = "JOB_CRASHED"
     sentence = "the process died again and again while the case was {stage}"

@@ -18,9 +18,15 @@ def write(content: dict[str, Any], case: AssembledCase, spool: Spool) -> None:
     spool.publish(final, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def notes(case: AssembledCase, spool: Spool) -> list[str]:
-    """Return what a reader of the result has to know, each as code and sentence."""
+def read(case: AssembledCase, spool: Spool) -> dict[str, Any]:
+    """Return the findings of a case; empty where it was segmented by a version that kept none."""
     path = spool.case_folder(case.case_id) / _FILE
     if not path.exists():
-        return []  # segmented by a version that kept none
-    return [str(note) for note in json.loads(path.read_text(encoding="utf-8"))["notes"]]
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def code_of(note: str) -> str:
+    """Return the code of a note."""
+    return note.partition(":")[0]

@@ -36,7 +36,8 @@ APPLICATION = "neuroseg-node"
 PIPELINE_VERSION = "pipeline-1"
 MAX_CRASHES = 5
 _MAX_RESUMPTIONS = 5
-_ACTIVE = ["ENQUEUED", "PENDING", "DELAYED"]
+_WAITING = ["ENQUEUED", "DELAYED"]
+_ACTIVE = [*_WAITING, "PENDING"]
 _DEAD = ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
 
@@ -179,8 +180,12 @@ class Jobs:
         return self._names(_DEAD, prefix=f"{case_id}/{run}/")
 
     def cancel(self, case_id: str) -> None:
-        """Take a case's waiting jobs out of the queues."""
-        names = self._names(_ACTIVE, prefix=f"{case_id}/")
+        """Take a case's waiting jobs out of the queues.
+
+        One that runs ends by itself, since it watches the ledger; if it were cancelled here, its
+        queue would give out the next job while it still computes.
+        """
+        names = self._names(_WAITING, prefix=f"{case_id}/")
         if names:
             self._client.cancel_workflows(names)
 

@@ -7,7 +7,7 @@ restart finds either the state before or the state after, never something in bet
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,16 +26,15 @@ from node.cases import (
     ReceivedInstance,
     SeriesDecision,
     Stage,
-    check_move,
 )
-from node.errors import CaseUnknownError, InstanceConflictError
+from node.errors import InstanceConflictError
+from node.moving import CaseMoves, held_words
 from node.rows import CaseRow
-from node.steering import REOPENED, CaseSteering
 
 _case = tables.case
 
 
-class Ledger(CaseSteering):
+class Ledger(CaseMoves):
     """The node's database, for the roles that write to it."""
 
     # -- receiving ---------------------------------------------------------------------------
@@ -82,37 +81,7 @@ class Ledger(CaseSteering):
             return
         self._open_revision(connection, newest, study, model_id, now=now)
 
-    # -- moving a case -----------------------------------------------------------------------
-
-    def move(self, case_id: str, wanted: CaseState, **values: Any) -> None:  # noqa: ANN401
-        """Change a case's state, with further columns; a repeated move to the same state is none.
-
-        Raises
-        ------
-        IllegalTransitionError
-            The table in `node.cases` does not allow the move.
-        CaseUnknownError
-            There is no such case.
-        """
-        with self._engine.begin() as connection:
-            self._move(connection, case_id, wanted, values)
-
-    def _move(
-        self, connection: Connection, case_id: str, wanted: CaseState, values: dict[str, Any]
-    ) -> None:
-        current = connection.execute(
-            sa.select(_case.c.state).where(_case.c.case_id == case_id).with_for_update()
-        ).scalar()
-        if current is None:
-            raise CaseUnknownError
-        if current == wanted:
-            return
-        check_move(CaseState(current), wanted)
-        connection.execute(
-            _case.update()
-            .where(_case.c.case_id == case_id)
-            .values(state=wanted.value, updated_at=time.time(), **values)
-        )
+    # -- closing a case -----------------------------------------------------------------------
 
     def close_case(
         self,
@@ -190,55 +159,6 @@ class Ledger(CaseSteering):
             return bool(held == seen_instances)
         return self._choices(connection, case_id) == dict(seen_choices)
 
-    def end_case(self, case_id: str, ending: Ending) -> None:
-        """Reject, fail or cancel a case with its reason; where it stood is kept for a retry."""
-        with self._engine.begin() as connection:
-            self._end(connection, case_id, ending)
-
-    def _end(self, connection: Connection, case_id: str, ending: Ending) -> None:
-        stood = connection.execute(
-            sa.select(_case.c.state).where(_case.c.case_id == case_id)
-        ).scalar()
-        values = {
-            "code": ending.code,
-            "sentence": ending.sentence,
-            "advice": ending.advice,
-            "resume_state": stood,
-        }
-        if stood == CaseState.RECEIVING:
-            values["reason"] = ""  # what it waited for
-        self._move(connection, case_id, ending.state, values)
-
-    def reopen(self, case_id: str) -> CaseRow:
-        """Put a failed, cancelled or rejected case back where it stood, as a new run."""
-        row = self.case(case_id)
-        stood = row.resume_state or CaseState.RECEIVING
-        values = {
-            "code": None,
-            "sentence": None,
-            "advice": None,
-            "resume_state": None,
-            "completion_requested_at": None,
-            "run": row.run + 1,
-        }
-        self.move(case_id, stood, **values)
-        return self.case(case_id)
-
-    def supersede_earlier(self, case: CaseRow) -> None:
-        """Mark the ended revisions before this one as superseded."""
-        ended = [CaseState.DELIVERED, *REOPENED, CaseState.CANCELLED]
-        with self._engine.begin() as connection:
-            connection.execute(
-                _case.update()
-                .where(
-                    _case.c.study_instance_uid == case.study_instance_uid,
-                    _case.c.model_id == case.model_id,
-                    _case.c.revision < case.revision,
-                    _case.c.state.in_([state.value for state in ended]),
-                )
-                .values(state=CaseState.SUPERSEDED.value, updated_at=time.time())
-            )
-
     # -- attempts, results, receipts ---------------------------------------------------------
 
     def begin_attempt(self, case_id: str, stage: Stage, destination: str | None = None) -> int:
@@ -271,13 +191,34 @@ class Ledger(CaseSteering):
                 .values(ended_at=time.time(), outcome=outcome, code=code, sentence=sentence)
             )
 
-    def save_result(self, seg: EncodedSeg, *, summary: dict[str, Any]) -> None:
-        """Record an encoded object and what the page shows of it, and move the case."""
+    def save_result(
+        self,
+        seg: EncodedSeg,
+        *,
+        summary: dict[str, Any],
+        held_for: Sequence[str] = (),
+        begun: CaseRow | None = None,
+    ) -> None:
+        """Record an encoded object and what the page shows of it, and move the case.
+
+        With codes to be `held_for` it waits for a person; an earlier result that still does is
+        superseded by this one.
+
+        Raises
+        ------
+        CaseOvertakenError
+            The case is no longer as it was `begun` with.
+        """
         table = tables.result
+        state = CaseState.HELD if held_for else CaseState.ENCODED
+        values: dict[str, Any] = {"summary": summary}
+        if held_for:
+            values = {**held_words(held_for), "summary": {**summary, "held_for": list(held_for)}}
         with self._engine.begin() as connection:
             connection.execute(table.delete().where(table.c.case_id == seg.case_id))
             connection.execute(table.insert().values(**asdict(seg)))
-            self._move(connection, seg.case_id, CaseState.ENCODED, {"summary": summary})
+            self._move(connection, seg.case_id, state, values, begun)
+            self._supersede_held(connection, self._locked(connection, seg.case_id))
 
     def save_receipt(self, receipt: DeliveryReceipt) -> None:
         """Record a delivery; the first receipt of an object at a destination stands."""

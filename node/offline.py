@@ -16,35 +16,44 @@ from inference import manifest as manifests
 from inference import model as models
 from node import assemble, closing, explain, facts, folder, series_table
 from node.assemble import Close, Refuse
+from node.bar import WindowBar
 from node.cases import AssembledCase, CaseState
 from node.disposition import ending_of
 from node.errors import StudyCountError
 from node.ledger import Ledger
-from node.pipeline import Parts, Pipeline, next_jobs
+from node.pipeline import Parts, Pipeline, Stop, next_jobs
 from node.receive.instance import Intake, Offer
 from node.rows import CaseRow
 from node.segment import segment_case
 from node.settings import Settings
 from node.spool import Spool
 
-_RESULTS = ("seg.dcm", "labels.nii.gz", "channels.nii.gz", "preview.png")
+_ENTROPY = "entropy.nii.gz"  # only where [model] uncertainty asks for it
+_RESULTS = ("seg.dcm", "labels.nii.gz", "channels.nii.gz", "preview.png", _ENTROPY)
 _BLOCK = 2**20
 
 
 def run(dicom_dir: Path, out: Path, settings: Settings) -> int:
     """Segment the one study in a folder and write the results; return the exit code."""
     out.mkdir(parents=True, exist_ok=True)
-    settings = settings.model_copy(update={"destinations": ()})
+    nobody_waits = settings.delivery.model_copy(update={"hold_codes": ()})
+    settings = settings.model_copy(update={"destinations": (), "delivery": nobody_waits})
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
         spool = Spool(Path(work))
         ledger = Ledger(f"sqlite:///{Path(work).absolute()}/ledger.sqlite")
         try:
             row = _run_stages(dicom_dir, settings, spool, ledger)
-            for name in _RESULTS if row.state is CaseState.DELIVERED else ():
-                shutil.copy2(spool.case_folder(row.case_id) / name, out / name)
+            if row.state is CaseState.DELIVERED:
+                _copy_results(spool.case_folder(row.case_id), out)
         finally:
             ledger.close()
     return _report(row, out)
+
+
+def _copy_results(case_folder: Path, out: Path) -> None:
+    for name in _RESULTS:
+        if name != _ENTROPY or (case_folder / name).is_file():
+            shutil.copy2(case_folder / name, out / name)
 
 
 def _run_stages(dicom_dir: Path, settings: Settings, spool: Spool, ledger: Ledger) -> CaseRow:
@@ -127,20 +136,17 @@ def _perform(row: CaseRow, parts: Parts) -> None:
         device=model_settings.device,
         threads=model_settings.threads,
         mask_folder=model_settings.brain_mask_folder,
+        tta=model_settings.tta,
+        uncertainty=model_settings.uncertainty,
     )
 
-    def _segment(case: AssembledCase) -> LabelMap:
-        return segment_case(case, model, parts.spool, _progress)
+    def _segment(case: AssembledCase, stop: Stop) -> LabelMap:
+        return segment_case(case, model, parts.spool, WindowBar(), stop)
 
     pipeline = Pipeline(replace(parts, segmenter=_segment))
     while jobs := next_jobs(parts.ledger.case(row.case_id), parts.ledger, ()):
         click.echo(f"{jobs[0].stage.value} ...")
         pipeline.perform(jobs[0])
-
-
-def _progress(done: int, total: int) -> None:
-    end = "\n" if done == total else ""
-    click.echo(f"\r  window {done} of {total}{end}", nl=False)
 
 
 def _report(row: CaseRow, out: Path) -> int:
@@ -149,7 +155,7 @@ def _report(row: CaseRow, out: Path) -> int:
     if row.state is not CaseState.DELIVERED:
         click.echo(f"{row.state}: {row.code}: {row.sentence}\n-> {row.advice}", err=True)
         return 1
-    for label, volume_ml in summary["volumes_ml"].items():
-        click.echo(f"  {label:<44}{volume_ml:>8.1f} mL")
-    click.echo(f"written to {out}: {', '.join(_RESULTS)}\nResearch use only.")
+    series_table.show_volumes(summary)
+    written = [name for name in _RESULTS if (out / name).is_file()]
+    click.echo(f"written to {out}: {', '.join(written)}\nResearch use only.")
     return 0

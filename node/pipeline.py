@@ -6,11 +6,16 @@ receive -> assemble -> **convert -> segment -> encode -> deliver**. The first tw
     state of the case   job        work                                     new state
     complete            convert    DICOM series -> volumes                  assembled
     assembled           segment    volumes -> label map (infer process)     segmented
-    segmented           encode     label map -> DICOM SEG, preview          encoded
+    segmented           encode     label map -> DICOM SEG, preview          encoded, or held
     encoded             deliver    SEG -> one destination each              delivered
 
+A result with a note that the site holds results for goes to `held` instead of `encoded`, once and
+for all: a person releases it to `encoded`, from where nothing leads back.
+
 Every stage writes its files first and moves the state last; each may run twice with the same
-result. What follows a failure stands in `node.disposition`.
+result. A case that is cancelled in mid-stage keeps nothing of it: the engine is stopped within a
+second, the other stages run to their end, which is near, and their move is refused. What follows a
+failure stands in `node.disposition`.
 """
 
 from __future__ import annotations
@@ -18,15 +23,15 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from converters.errors import CodedError
 from converters.preview import render_preview
 from converters.volume import LabelMap
+from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
-from node import convert, disposition, findings, logs
+from node import convert, disposition, logs, summary
 from node.cases import (
     WORKING,
     AssembledCase,
@@ -36,12 +41,19 @@ from node.cases import (
 from node.deliver import routes
 from node.disposition import Disposition
 from node.encode import encode_case
-from node.errors import LedgerUnavailableError, SpoolFullError, UnforeseenError
+from node.errors import (
+    CaseOvertakenError,
+    LedgerUnavailableError,
+    MemoryShortError,
+    SpoolFullError,
+    UnforeseenError,
+)
 from node.jobs import Job
 from node.ledger import Ledger
 from node.rows import CaseRow
 from node.settings import Delivery, Destination, Settings
 from node.spool import Spool
+from node.watch import Watch
 
 STARTS_FROM = {
     Stage.CONVERT: CaseState.COMPLETE,
@@ -51,7 +63,9 @@ STARTS_FROM = {
 }
 _NEXT = {state: stage for stage, state in STARTS_FROM.items()}
 
-Segmenter = Callable[[AssembledCase], LabelMap]
+Stop = Callable[[], bool]
+"""Says whether a result is no longer wanted; answers at once."""
+Segmenter = Callable[[AssembledCase, Stop], LabelMap]
 Boundary = Callable[[str], None]
 """Called between two steps; only tests give one, to crash there."""
 
@@ -132,6 +146,8 @@ class Pipeline:
         try:
             self._work[job.stage](row, job)
         except Exception as error:  # noqa: BLE001 - one stage of one case; its neighbours go on
+            if isinstance(error, (PredictionStoppedError, CaseOvertakenError)):
+                return self._stopped(job, attempt_id, error)
             return self._failed(row, job, attempt_id, error)
         self._ledger.end_attempt(attempt_id, outcome="done")
         self._pass(f"{job.stage}:done")
@@ -147,6 +163,11 @@ class Pipeline:
         # A destination that failed for good does not keep the result from the others.
         state = row.resume_state if row.state is CaseState.FAILED else row.state
         return state is CaseState.ENCODED and job.destination not in _served(row, self._ledger)
+
+    def _is_wanted(self, job: Job) -> bool:
+        """Say whether the case still stands where the job found it."""
+        row = self._ledger.case(job.case_id)
+        return row.run == job.run and self._is_due(row, job)
 
     def _followers(self, row: CaseRow) -> list[Job]:
         destinations = self._parts.settings.destinations
@@ -167,17 +188,18 @@ class Pipeline:
             may_lack=manifest.missing_input.allowed,
         )
         self._pass("convert:written")
-        self._ledger.move(row.case_id, CaseState.ASSEMBLED)
+        self._ledger.advance(row, CaseState.ASSEMBLED)
         logs.get().info("case.assembled", case_id=row.case_id, series_count=len(case.series))
 
     def _segment(self, row: CaseRow, _: Job) -> None:
         if self._parts.segmenter is None:
             raise UnforeseenError(kind="segment job", place="a process without a model")
         case = self._ledger.assembled(row.case_id)
-        label_map = self._parts.segmenter(case)
+        with Watch(self._ledger, row) as stop:
+            label_map = self._parts.segmenter(case, stop)
         convert.write_labels(label_map, case, self._parts.spool)
         self._pass("segment:written")
-        self._ledger.move(row.case_id, CaseState.SEGMENTED)
+        self._ledger.advance(row, CaseState.SEGMENTED)
         logs.get().info("case.segmented", case_id=row.case_id, model_id=label_map.model_id)
 
     def _encode(self, row: CaseRow, _: Job) -> None:
@@ -192,14 +214,19 @@ class Pipeline:
         final = parts.spool.case_folder(row.case_id) / "preview.png"
         parts.spool.publish(final, lambda part: part.write_bytes(picture))
         self._pass("encode:written")
-        self._ledger.save_result(seg, summary=_summary(case, label_map, parts.spool))
+        shown = summary.of(case, label_map, parts.manifest, parts.spool)
+        held_for = summary.held_for(shown, parts.settings.delivery)
+        self._ledger.save_result(seg, summary=shown, held_for=held_for, begun=row)
         logs.get().info("seg.encoded", case_id=row.case_id, byte_count=seg.byte_count)
+        if held_for:
+            logs.get().warning("case.held", case_id=row.case_id, reason=", ".join(held_for))
 
     def _deliver(self, row: CaseRow, job: Job) -> None:
         destinations = {one.name: one for one in self._parts.settings.destinations}
         if job.destination not in destinations:
             return  # taken out of the configuration since; nobody waits for it any more
         (seg,) = self._ledger.results(row.case_id)
+        self._note_release(row)
         receipt = routes.send(
             seg,
             self._parts.spool.instance_path(seg.path),
@@ -218,7 +245,28 @@ class Pipeline:
             attempt=job.attempt,
         )
 
+    def _note_release(self, row: CaseRow) -> None:
+        """Log that a person let a result go, before it goes the first time."""
+        held_for = (row.summary or {}).get("held_for")
+        if not held_for:
+            return
+        if [one.stage for one in self._ledger.attempts(row.case_id)].count(Stage.DELIVER) == 1:
+            logs.get().info("case.released", case_id=row.case_id, reason=", ".join(held_for))
+
     # -- failures ----------------------------------------------------------------------------
+
+    def _stopped(self, job: Job, attempt_id: int, error: CodedError) -> list[Job]:
+        """End an attempt whose case was cancelled meanwhile; what it made counts for nothing."""
+        self._end_attempt(attempt_id, "cancelled", error)
+        logs.get().info(
+            "stage.stopped",
+            case_id=job.case_id,
+            stage=job.stage.value,
+            attempt=job.attempt,
+            code=error.code,
+            sentence=str(error),
+        )
+        return []
 
     def _failed(self, row: CaseRow, job: Job, attempt_id: int, error: Exception) -> list[Job]:
         known = coded(error)
@@ -232,14 +280,14 @@ class Pipeline:
         )
         delivery = self._parts.settings.delivery
         what = disposition.of(known)
-        if what is Disposition.RETRY and job.attempt < delivery.max_attempts:
+        if job.attempt < disposition.attempts_at_most(what, delivery):
             wait_s = delay_s(job.attempt, delivery)
             self._end_attempt(attempt_id, "retry", known)
             log.warning("stage.retried", delay_s=wait_s)
             return [replace(job, attempt=job.attempt + 1, delay_s=wait_s)]
         self._end_attempt(attempt_id, "failed", known)
         state = CaseState.REJECTED if what is Disposition.REJECT else CaseState.FAILED
-        if self._ledger.case(row.case_id).state in WORKING:
+        if self._ledger.case(row.case_id).state in WORKING and self._is_wanted(job):
             self._ledger.end_case(row.case_id, disposition.ending_of(known, state))
         log.error("stage.failed", state=state.value)
         return []
@@ -254,25 +302,8 @@ def coded(error: Exception) -> CodedError:
         return error
     if isinstance(error, SQLAlchemyError):
         return LedgerUnavailableError(kind=type(error).__name__)
+    if isinstance(error, MemoryError):
+        return MemoryShortError(place=logs.place_of(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SpoolFullError(free_bytes=0, floor_bytes=0)
     return UnforeseenError(kind=type(error).__name__, place=logs.place_of(error))
-
-
-def _summary(case: AssembledCase, label_map: LabelMap, spool: Spool) -> dict[str, Any]:
-    by_number = label_map.volumes_ml()
-    return {
-        "volumes_ml": {one.label: round(by_number[one.number], 3) for one in label_map.segments},
-        "reference_role": case.reference_role,
-        "notes": findings.notes(case, spool),
-        "alignment": [
-            {
-                "role": motion.role,
-                "is_applied": motion.is_applied,
-                "shift_mm": round(motion.shift_mm, 2),
-                "rotation_deg": round(motion.rotation_deg, 2),
-                "reason": motion.reason,
-            }
-            for motion in convert.read_alignment(case, spool)
-        ],
-    }

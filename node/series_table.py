@@ -93,6 +93,17 @@ def show_findings(summary: Mapping[str, Any]) -> None:
         say(f"note: {note}", **_FINDING)
 
 
+def show_volumes(summary: Mapping[str, Any]) -> None:
+    """Print the volumes of a result: those of its labels, then those of regions, which overlap."""
+    for label, volume_ml in summary.get("volumes_ml", {}).items():
+        click.echo(f"  {label:<44}{volume_ml:>8.1f} mL")
+    regions_ml = summary.get("regions_ml", {})
+    if regions_ml:
+        click.echo("  taken together, overlapping:")
+    for label, volume_ml in regions_ml.items():
+        click.echo(f"    {label:<42}{volume_ml:>8.1f} mL")
+
+
 def lines(rows: Iterable[Row], roles: Sequence[Role], width: int) -> list[str]:
     """Return the table.
 

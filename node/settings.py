@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -31,6 +32,7 @@ from pydantic_settings import (
 from converters import gate
 from converters.sequence_rules import Condition, Rule
 from converters.volume import Role
+from inference.note_codes import NOTE_CODES
 from node.cases import Transport
 from node.errors import ConfigError
 
@@ -160,6 +162,8 @@ class Model(_Branch):
     brain_mask_folder: Path = Path("models/brain-mask")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0)
+    tta: bool = False
+    uncertainty: bool = False
 
 
 class Jobs(_Branch):
@@ -179,12 +183,31 @@ class Ledger(_Branch):
     url: SecretStr = SecretStr("")
 
 
-class Delivery(_Branch):
-    """How failed deliveries are repeated: `first_delay_s` doubled up to `longest_delay_s`."""
+ANY_NOTE = "*"
 
+
+class Delivery(_Branch):
+    """What is delivered by itself, and how failed deliveries are repeated.
+
+    Results with a note of `hold_codes` wait for a person; `first_delay_s` is doubled up to
+    `longest_delay_s`.
+    """
+
+    hold_codes: tuple[str, ...] = ()
     first_delay_s: Seconds = 10.0
     longest_delay_s: Seconds = 1800.0
     max_attempts: int = Field(default=200, ge=1)
+
+    @field_validator("hold_codes")
+    @classmethod
+    def _are_known(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        if not {*codes} <= {ANY_NOTE, *NOTE_CODES}:
+            raise ValueError(f"one is none of {', '.join((ANY_NOTE, *NOTE_CODES))}")
+        return codes
+
+    def holds(self, note_code: str) -> bool:
+        """Say whether a result with such a note waits for a person."""
+        return ANY_NOTE in self.hold_codes or note_code in self.hold_codes
 
 
 class _Peer(_Branch):

@@ -9,6 +9,7 @@ from typing import Final
 
 import converters.errors
 import inference.errors
+import inference.note_codes
 import node.errors
 from converters.errors import CodedError, InputRejectedError
 
@@ -29,6 +30,15 @@ _GROUPS: Final = (
     ("Model and device", ""),
     ("The node", ""),
 )
+_NOTES: Final = """\
+## Notes on a result
+
+They stand beside a result that was made and say what its reader has to know. With `[delivery]
+hold_codes` a result that has one waits for a person instead of being delivered.
+
+| code | meaning |
+|---|---|
+"""
 _PLACE: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
 
@@ -41,6 +51,8 @@ def render() -> str:
             parts.append(f"{text}\n")
         rows = [f"| `{one.code}` | {_shown(one.sentence)} | {one.advice} |" for one in kinds]
         parts.append("\n".join(["| code | sentence | what to do |", "|---|---|---|", *rows, ""]))
+    notes = inference.note_codes.NOTE_CODES.items()
+    parts.append(_NOTES + "".join(f"| `{code}` | {meaning} |\n" for code, meaning in notes))
     return "\n".join(parts)
 
 

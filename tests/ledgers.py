@@ -101,6 +101,13 @@ def encoded(row: CaseRow, uid: str = "2.25.1") -> EncodedSeg:
     )
 
 
+def held(ledger: Ledger, row: CaseRow) -> CaseRow:
+    """Take an open case to a result that waits for a person."""
+    advanced(ledger, row, CaseState.SEGMENTED)
+    ledger.save_result(encoded(row), summary={"notes": []}, held_for=["INPUT_MISSING"])
+    return ledger.case(row.case_id)
+
+
 def advanced(ledger: Ledger, row: CaseRow, to: CaseState) -> CaseRow:
     """Take an open case through the states up to one of them."""
     way = (CaseState.ASSEMBLED, CaseState.SEGMENTED, CaseState.ENCODED, CaseState.DELIVERED)

@@ -23,6 +23,7 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "demo-glioma"
 BRAIN_MASK = ROOT / "models" / "brain-mask"
+POISONED = (sys.executable, str(ROOT / "tests" / "poisoned_node.py"))
 PLAIN = (sys.executable, "-m", "node")
 _MR = "1.2.840.10008.5.1.4.1.1.4"
 _EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -81,6 +82,7 @@ class RunningNode:
             "spool": f"path = '{self.spool}'\nfree_floor_bytes = 0",
             "assemble": "settle_s = 0.5\nquiet_s = 4.0\npoll_s = 0.2",
             "model": f"folder = '{MODEL}'\nbrain_mask_folder = '{BRAIN_MASK}'",
+            "align": "",
             "jobs": "poll_s = 0.1\nsweep_s = 1.0\nheartbeat_timeout_s = 10.0",
             "delivery": "first_delay_s = 0.5\nlongest_delay_s = 2.0",
         }

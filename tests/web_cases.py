@@ -145,6 +145,18 @@ class WebNode:
                 detail=loaded if role == "infer" else None,
             )
 
+    def run_windows(self, case_id: str, done: int, count: int) -> None:
+        """Let the infer process be in the midst of a case."""
+        detail = {
+            "model_id": self.manifest.model_id,
+            "device": "cpu",
+            "weights_sha256": self.manifest.weights_sha256,
+            "case_id": case_id,
+            "windows_done": done,
+            "window_count": count,
+        }
+        self.ledger.beat("node-1/infer", role="infer", host="h", pid=1, detail=detail)
+
     # -- stages ------------------------------------------------------------------------------
 
     def receive(self, study: str, *, roles: Sequence[str] = tuple(ROLES), slices: int = 3) -> str:
@@ -240,7 +252,7 @@ class WebNode:
         self.ledger.move(case_id, moved_to)
         self.ledger.end_attempt(attempt_id, outcome="done")
 
-    def encode(self, case_id: str) -> EncodedSeg:
+    def encode(self, case_id: str, *, held_for: Sequence[str] = ()) -> EncodedSeg:
         """Take a closed case to its encoded result, files included."""
         self.attempt(case_id, Stage.CONVERT, CaseState.ASSEMBLED)
         self.attempt(case_id, Stage.SEGMENT, CaseState.SEGMENTED)
@@ -250,6 +262,7 @@ class WebNode:
         (folder / "seg.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 90_000)
         (folder / "labels.nii.gz").write_bytes(b"\x1f\x8b labels")
         (folder / "channels.nii.gz").write_bytes(b"\x1f\x8b channels")
+        (folder / "entropy.nii.gz").write_bytes(b"\x1f\x8b entropy")
         row = self.ledger.case(case_id)
         seg = EncodedSeg(
             case_id=case_id,
@@ -267,11 +280,23 @@ class WebNode:
         )
         summary = {
             "volumes_ml": volumes_ml,
+            "regions_ml": {"Whole tumour": 61.43, "Tumour core": 13.12},
+            "uncertainty": {
+                "mean_by_label": {
+                    one.label: mean
+                    for one, mean in zip(self.manifest.segments, (0.31, 0.46, 0.12), strict=True)
+                },
+                "p95": 0.74,
+            },
+            "tta": {"axes": [0, 1, 2], "passes": 8},
             "reference_role": "t1gd",
             "alignment": ALIGNMENT,
-            "notes": ["INPUT_UNUSUAL: the image reaches beyond the head"],
+            "notes": [
+                "INPUT_UNUSUAL: the image reaches beyond the head",
+                "INPUT_MISSING: there is no t2; the model was run without it and is less exact",
+            ],
         }
-        self.ledger.save_result(seg, summary=summary)
+        self.ledger.save_result(seg, summary=summary, held_for=held_for)
         self.ledger.end_attempt(attempt_id, outcome="done")
         return seg
 
@@ -306,6 +331,13 @@ class WebNode:
         case_id = self.receive(study)
         self.close(case_id, description=description)
         self.deliver(self.encode(case_id))
+        return case_id
+
+    def held(self, study: str) -> str:
+        """Return a case whose result waits for a person."""
+        case_id = self.receive(study)
+        self.close(case_id)
+        self.encode(case_id, held_for=["INPUT_MISSING"])
         return case_id
 
     def rejected(self, study: str) -> str:

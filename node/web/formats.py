@@ -11,6 +11,7 @@ _HOUR_S = 3600
 _DAY_S = 86400
 _EXACT_BELOW_S = 9.95  # what would be written as 10.0
 _KILO = 1000
+_FIGURES = {"p95": "95th percentile of the tumour", "mean": "Mean"}
 _SEQUENCES = {"flair": "FLAIR", "t1": "T1w", "t1gd": "T1gd", "t2": "T2w"}
 
 
@@ -37,6 +38,11 @@ def duration(seconds: float | None) -> str:
 def moment(at: datetime) -> str:
     """Return a time of the node's own clock, to the second, with its zone."""
     return f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+def parsed(at: str) -> datetime:
+    """Return a time that was kept as text (ISO 8601)."""
+    return datetime.fromisoformat(at)
 
 
 def clock(at: datetime) -> str:
@@ -76,12 +82,19 @@ def sequence(role: str) -> str:
     return _SEQUENCES.get(role, role)
 
 
+def figure(name: str) -> str:
+    """Return what a figure is called; a label stands for itself."""
+    return _FIGURES.get(name, name)
+
+
 FILTERS = {
     "duration": duration,
     "moment": moment,
+    "parsed": parsed,
     "clock": clock,
     "size": size,
     "millilitres": millilitres,
     "prose": prose,
     "sequence": sequence,
+    "figure": figure,
 }

@@ -24,7 +24,7 @@ FILTERS = (
     ("All", ()),
     ("In progress", (CaseState.RECEIVING, *WORKING)),
     ("Delivered", (CaseState.DELIVERED,)),
-    ("Needs attention", (CaseState.REJECTED, CaseState.FAILED)),
+    ("Needs attention", (CaseState.REJECTED, CaseState.FAILED, CaseState.HELD)),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +11,7 @@ import inference.errors  # noqa: F401 - its classes must be known before advice 
 import node.errors  # noqa: F401
 from converters.errors import CodedError
 from node.cases import CaseState, Stage
-from node.rows import AttemptRow, CaseRow
+from node.rows import AttemptRow, CaseRow, WorkerRow
 
 RECEIVE = "receive"
 _WORKED_ON = {
@@ -23,6 +23,7 @@ _WORKED_ON = {
 _ORDER = (CaseState.RECEIVING, *_WORKED_ON, CaseState.DELIVERED)
 _STEPS = (RECEIVE, *(stage.value for stage in Stage))
 _STOPPED = {
+    CaseState.HELD: "held",
     CaseState.REJECTED: "rejected",
     CaseState.FAILED: "failed",
     CaseState.CANCELLED: "stopped",
@@ -34,8 +35,9 @@ _STOPPED = {
 class StepView:
     """One of the five steps.
 
-    `condition` is done, running, waiting, retry (waiting for another attempt), rejected, failed,
-    stopped or ahead. `duration_s` is that of the latest attempt, `attempt_count` counts them all.
+    `condition` is done, running, waiting, retry (waiting for another attempt), held (waiting for a
+    person), rejected, failed, stopped or ahead. `duration_s` is that of the latest attempt,
+    `attempt_count` counts them all.
     """
 
     name: str
@@ -46,7 +48,7 @@ class StepView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptView:
-    """One try of a stage; `outcome` is done, retry, failed, running or interrupted."""
+    """One try of a stage; `outcome` is done, retry, failed, cancelled, running or interrupted."""
 
     stage: str
     destination: str | None
@@ -57,6 +59,27 @@ class AttemptView:
     code: str | None
     sentence: str | None
     advice: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowsView:
+    """How many of the windows that the engine lays over a study are done."""
+
+    windows_done: int
+    window_count: int
+
+
+def windows_view(
+    row: CaseRow, workers: Iterable[WorkerRow], *, timeout_s: float
+) -> WindowsView | None:
+    """Return how far the process that segments a case has come; None where none does."""
+    for worker in workers:
+        detail = worker.detail or {}
+        if worker.age_s < timeout_s and detail.get("case_id") == row.case_id:
+            return WindowsView(
+                windows_done=int(detail["windows_done"]), window_count=int(detail["window_count"])
+            )
+    return None
 
 
 def attempt_view(
@@ -116,12 +139,11 @@ def steps(row: CaseRow, attempts: Sequence[AttemptRow], *, now: datetime) -> tup
 
 def _reached(row: CaseRow) -> int:
     """Return the number of the step that the case stands at; 5 when all are done."""
-    if row.state in _ORDER:
-        return _ORDER.index(row.state)
-    stood = row.resume_state
-    if stood is None or stood not in _ORDER:
+    waiting = (*_ORDER, CaseState.HELD)
+    stood = row.state if row.state in waiting else row.resume_state
+    if stood is None or stood not in waiting:
         return len(_STEPS)  # superseded after its result was delivered
-    return _ORDER.index(stood)
+    return _ORDER.index(CaseState.ENCODED if stood is CaseState.HELD else stood)
 
 
 def _condition(index: int, reached: int, row: CaseRow, latest: Sequence[AttemptView]) -> str:

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from converters.volume import Segment
+from inference.declarations import Region
 from inference.manifest import Manifest
-from node import series_table
+from node import findings, series_table
 from node.cases import CaseState, DeliveryReceipt, EncodedSeg, SeriesDecision
 from node.reading import LedgerReader
 from node.rows import AttemptRow, CaseRow
 from node.settings import Settings
 from node.spool import Spool
 from node.web import progress
-from node.web.progress import AttemptView, StepView
+from node.web.progress import AttemptView, StepView, WindowsView
 
 SHORT_ID_LENGTH = 8
 PREVIEW = "preview.png"
@@ -29,6 +30,7 @@ FILES = {
     "seg.dcm": "application/dicom",
     "labels.nii.gz": "application/gzip",
     "channels.nii.gz": "application/gzip",
+    "entropy.nii.gz": "application/gzip",
     PREVIEW: "image/png",
 }
 
@@ -72,6 +74,14 @@ class VolumeView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfidenceView:
+    """How unsure the model is, as entropy: 0 is sure, 1 is undecided."""
+
+    name: str
+    entropy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileView:
     """A file of the case that can be downloaded."""
 
@@ -110,7 +120,10 @@ class CaseView:
 
     `turnaround_s` is the time from the last image to the last receipt. `received_instances` counts
     what arrived of the study so far, or what the case was closed with. `reason` is why it was
-    closed; while it is open, what it waits for stands in `waits_for` instead.
+    closed; while it is open, what it waits for stands in `waits_for` instead. `held_for` are the
+    notes that held or hold the result back, `released_at` is when somebody let it go; `progress`
+    is that of the engine while it runs. `volumes` are those of labels, `regions` those of labels
+    taken together, which overlap. `uncertainty` and `tta` are as the engine kept them.
     """
 
     case_id: str
@@ -136,13 +149,20 @@ class CaseView:
     received_instances: int
     turnaround_s: float | None
     steps: tuple[StepView, ...]
+    progress: WindowsView | None
     series: tuple[SeriesView, ...]
     alignment: tuple[AlignmentView, ...]
     notes: tuple[str, ...]
+    held_for: tuple[str, ...]
+    released_at: str | None
     attempts: tuple[AttemptView, ...]
     receipts: tuple[ReceiptView, ...]
     results: tuple[ResultView, ...]
     volumes: tuple[VolumeView, ...]
+    regions: tuple[VolumeView, ...]
+    confidence: tuple[ConfidenceView, ...]
+    uncertainty: dict[str, Any] | None
+    tta: dict[str, Any] | None
     summary: dict[str, Any] | None
     preview_url: str | None
     files: tuple[FileView, ...]
@@ -166,13 +186,20 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         received_instances=instance_count,
         turnaround_s=_turnaround_s(row, receipts),
         steps=progress.steps(row, attempts, now=now),
+        progress=_windows(sources, row),
         series=_series(ledger, row, decisions),
         alignment=_alignment(row),
         notes=tuple((row.summary or {}).get("notes", ())),
+        held_for=_held_for(row.summary or {}),
+        released_at=(row.summary or {}).get("released_at"),
         attempts=_attempts(row, attempts, now),
         receipts=tuple(_receipt(one) for one in receipts),
         results=tuple(_result(one) for one in ledger.results(row.case_id)),
-        volumes=_volumes(row, sources.manifest.segments),
+        volumes=_volumes(row, "volumes_ml", sources.manifest.segments),
+        regions=_volumes(row, "regions_ml", sources.manifest.regions),
+        confidence=_confidence(row),
+        uncertainty=(row.summary or {}).get("uncertainty"),
+        tta=(row.summary or {}).get("tta"),
         preview_url=_preview_url(sources.spool, row.case_id),
         files=_files(sources.spool, row.case_id),
     )
@@ -228,6 +255,18 @@ def _alignment(row: CaseRow) -> tuple[AlignmentView, ...]:
     return tuple(AlignmentView(**{name: one[name] for name in names}) for one in found)
 
 
+def _windows(sources: Sources, row: CaseRow) -> WindowsView | None:
+    if row.state is not CaseState.ASSEMBLED:
+        return None
+    timeout_s = sources.settings.jobs.heartbeat_timeout_s
+    return progress.windows_view(row, sources.ledger.workers(), timeout_s=timeout_s)
+
+
+def _held_for(summary: dict[str, Any]) -> tuple[str, ...]:
+    codes = summary.get("held_for", ())
+    return tuple(note for note in summary.get("notes", ()) if findings.code_of(note) in codes)
+
+
 def _attempts(
     row: CaseRow, attempts: Sequence[AttemptRow], now: datetime
 ) -> tuple[AttemptView, ...]:
@@ -266,12 +305,25 @@ def _result(seg: EncodedSeg) -> ResultView:
     )
 
 
-def _volumes(row: CaseRow, segments: Sequence[Segment]) -> tuple[VolumeView, ...]:
-    colors = {segment.label: segment.color_rgb for segment in segments}
-    volumes_ml = (row.summary or {}).get("volumes_ml", {})
+def _volumes(
+    row: CaseRow, key: str, meanings: Sequence[Segment] | Sequence[Region]
+) -> tuple[VolumeView, ...]:
+    colors = {meaning.label: meaning.color_rgb for meaning in meanings}
+    volumes_ml = (row.summary or {}).get(key, {})
     return tuple(
         VolumeView(label=label, volume_ml=volume_ml, color_rgb=colors.get(label))
         for label, volume_ml in volumes_ml.items()
+    )
+
+
+def _confidence(row: CaseRow) -> tuple[ConfidenceView, ...]:
+    """Return the figures of `uncertainty`: those of each label, then that of all together."""
+    found = (row.summary or {}).get("uncertainty") or {}
+    figures = {**found.get("mean_by_label", {}), "p95": found.get("p95")}
+    return tuple(
+        ConfidenceView(name=name, entropy=value)
+        for name, value in figures.items()
+        if value is not None
     )
 
 

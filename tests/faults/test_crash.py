@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from converters import phantom
 from node.cases import Stage
 from node.demo.archive import DemoArchive
 from node.reading import LedgerReader
-from tests.nodes import PLAIN, ROOT, RunningNode, destination, push
+from tests.nodes import PLAIN, POISONED, ROOT, RunningNode, destination, push
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
@@ -80,27 +81,28 @@ def test_a_crash_at_every_stage_boundary_still_gives_exactly_one_result(
     assert len(archive.instances()) == len(BOUNDARIES)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_study_that_kills_its_process_again_and_again_is_failed_and_can_be_retried(
     tmp_path: Path, archive: DemoArchive
 ) -> None:
-    plan = tmp_path / "crash-plan"
-    plan.write_text("segment:start always", encoding="utf-8")
+    plan = tmp_path / "plan.json"
     poison, sound = _study(tmp_path, 1), _study(tmp_path, 2)
+    plan.write_text(json.dumps({poison.study_instance_uid: "crash"}), encoding="utf-8")
     node = RunningNode(
         tmp_path / "node",
         [destination("archive", port=archive.port)],
-        entry=CRASHING,
-        environment={"CRASH_PLAN": str(plan)},
+        entry=POISONED,
+        environment={"POISON_PLAN": str(plan)},
     )
     with node:
         node.wait_ready()
-        push(_interleaved(poison), node.dicom_port)
+        for study in (poison, sound):
+            push(_interleaved(study), node.dicom_port)
+        (delivered,) = node.wait_states("delivered", 1, timeout_s=400.0)  # after five starts
+        assert delivered["study_instance_uid"] == sound.study_instance_uid
         (failed,) = node.wait_states("failed", timeout_s=200.0)
         assert failed["code"] == "JOB_CRASHED"
-        plan.unlink()
-        push(_interleaved(sound), node.dicom_port)
-        node.wait_states("delivered", 1)
+        plan.write_text("{}", encoding="utf-8")
         retry = [*PLAIN, "cases", "--config", str(node.config), "retry", failed["case_id"]]
         subprocess.run(retry, cwd=ROOT, check=True, timeout=60)
         node.wait_states("delivered", 2)

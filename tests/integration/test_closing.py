@@ -15,8 +15,8 @@ from node.ledger import Ledger
 from node.pipeline import Parts
 from node.settings import Assemble, Settings
 from node.spool import Spool
-from tests.integration.test_pipeline import take_in
 from tests.nodes import MODEL
+from tests.stages import take_in
 from tests.waiting import wait_until
 
 

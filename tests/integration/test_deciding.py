@@ -24,10 +24,10 @@ from node.rows import CaseRow
 from node.settings import Assemble, Receive, SeriesRule, Settings, Source
 from node.spool import Spool
 from tests import peers, phantoms
-from tests.integration.test_pipeline import take_in
 from tests.nodes import MODEL
 from tests.peers import Orthanc, storescu
 from tests.phantoms import WrittenStudy
+from tests.stages import take_in
 from tests.waiting import wait_until
 
 MANIFEST = manifests.load(MODEL).model_copy(update={"missing_input": MissingInput()})

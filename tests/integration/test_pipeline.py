@@ -5,88 +5,31 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import subprocess
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from pydicom import dcmread
 
 from converters.volume import LabelMap
-from inference import manifest as manifests
 from inference.errors import ChannelImplausibleError
-from node import assemble, closing, convert, findings
-from node.assemble import Close
-from node.cases import AssembledCase, CaseState, Stage, Transport
+from node import findings
+from node.cases import AssembledCase, CaseState, Stage
 from node.demo.archive import DemoArchive
 from node.jobs import Job
 from node.ledger import Ledger
-from node.pipeline import Parts, Pipeline, delay_s, next_jobs
-from node.receive.instance import Intake, Offer
+from node.pipeline import Pipeline, Stop, delay_s, next_jobs
 from node.rows import CaseRow
-from node.settings import Align, Assemble, Delivery, Destination, Settings
+from node.settings import Align, Delivery
 from node.spool import Spool
 from tests import peers, phantoms
-from tests.nodes import MODEL
 from tests.peers import free_port
 from tests.phantoms import WrittenStudy
+from tests.stages import MANIFEST, at, bright_is_tumour, close, parts, run_all, take_in
 
-MANIFEST = manifests.load(MODEL)
 ROLES = MANIFEST.roles
 MOTION_KEYS = {"role", "is_applied", "shift_mm", "rotation_deg", "reason"}
-
-
-def bright_is_tumour(spool: Spool) -> Callable[[AssembledCase], LabelMap]:
-    """Return a segmenter that labels the brightest voxels of the reference as label 3."""
-
-    def _segment(case: AssembledCase) -> LabelMap:
-        reference = convert.read_volume(case, case.reference_role, spool)
-        limit = np.percentile(reference.intensities, 99.0)
-        labels = np.where(reference.intensities > limit, 3, 0).astype(np.uint8)
-        return LabelMap(
-            labels=labels,
-            grid=reference.grid,
-            segments=MANIFEST.segments,
-            model_id=MANIFEST.model_id,
-        )
-
-    return _segment
-
-
-def take_in(paths: list[Path], spool: Spool, ledger: Ledger) -> None:
-    """Put files into the spool and the ledger as the receiver does."""
-    intake = Intake(spool, ledger, model_id=MANIFEST.model_id, limit_bytes=2**30)
-    for path in paths:
-        ds = dcmread(path, stop_before_pixels=True)
-        incoming = intake.begin(
-            Offer(
-                sop_class_uid=str(ds.SOPClassUID),
-                sop_instance_uid=str(ds.SOPInstanceUID),
-                transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
-                calling_ae_title="TEST",
-            )
-        )
-        content = path.read_bytes()
-        incoming.write(content[144 + int(ds.file_meta.FileMetaInformationGroupLength) :])
-        intake.keep(incoming)
-
-
-def close(spool: Spool, ledger: Ledger) -> CaseRow:
-    """Close the one open case."""
-    (row,) = ledger.cases(CaseState.RECEIVING)
-    instances = ledger.study_instances(row.study_instance_uid)
-    waiting = Assemble(settle_s=1, quiet_s=2, deadline_s=3)
-    rules = closing.rules_of(MANIFEST, waiting)
-    now = datetime.now(UTC) + timedelta(seconds=10)
-    known = closing.read_facts(instances, spool)
-    decision = assemble.decide(closing.open_case(row), known, rules, now)
-    assert isinstance(decision, Close)
-    assert ledger.close_case(
-        decision.case, decision.decisions, decision.reason, seen_instances=len(instances)
-    )
-    return ledger.case(row.case_id)
 
 
 @pytest.fixture
@@ -101,38 +44,6 @@ def archive(tmp_path: Path) -> Iterator[DemoArchive]:
     archive.start()
     yield archive
     archive.stop()
-
-
-def at(port: int, name: str = "pacs") -> Destination:
-    return Destination(
-        name=name, transport=Transport.DIMSE, host="127.0.0.1", port=port, timeout_s=5.0
-    )
-
-
-def parts(spool: Spool, ledger: Ledger, *destinations: Destination) -> Parts:
-    delivery = Delivery(first_delay_s=1.0, longest_delay_s=3.0, max_attempts=3)
-    return Parts(
-        settings=Settings(
-            destinations=destinations, delivery=delivery, align=Align(registration="off")
-        ),
-        ledger=ledger,
-        spool=spool,
-        manifest=MANIFEST,
-        segmenter=bright_is_tumour(spool),
-    )
-
-
-def run_all(parts: Parts, case_id: str, *, until: CaseState = CaseState.DELIVERED) -> list[Job]:
-    """Perform jobs, ignoring delays, until the case is in a state; return what would follow."""
-    pipeline = Pipeline(parts)
-    queue = next_jobs(parts.ledger.case(case_id), parts.ledger, parts.settings.destinations)
-    seen: set[str] = set()
-    while queue and parts.ledger.case(case_id).state is not until:
-        job = queue.pop(0)
-        if job.job_id not in seen:
-            seen.add(job.job_id)
-            queue.extend(pipeline.perform(job))
-    return queue
 
 
 def test_each_stage_may_run_twice_and_the_result_is_the_same_bytes(
@@ -256,7 +167,7 @@ def test_a_destination_taken_out_of_the_configuration_is_not_waited_for(
 def test_a_defect_fails_the_case_with_a_code_and_none_of_its_words(
     closed: CaseRow, spool: Spool, ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def _broken(_: AssembledCase) -> LabelMap:
+    def _broken(_: AssembledCase, __: Stop) -> LabelMap:
         raise ValueError("Mustermann^Erika is not a number")
 
     run_all(dataclasses.replace(parts(spool, ledger), segmenter=_broken), closed.case_id)
@@ -266,6 +177,19 @@ def test_a_defect_fails_the_case_with_a_code_and_none_of_its_words(
     assert row.sentence.startswith("an unforeseen ValueError in test_pipeline.py:")
     assert "Mustermann" not in repr(row) + repr(ledger.attempts(row.case_id))
     assert "Mustermann" not in capsys.readouterr().out
+
+
+def test_a_lack_of_memory_outside_the_device_is_tried_again_briefly(
+    closed: CaseRow, spool: Spool, ledger: Ledger
+) -> None:
+    def _greedy(_: AssembledCase, __: Stop) -> LabelMap:
+        raise MemoryError
+
+    run_all(dataclasses.replace(parts(spool, ledger), segmenter=_greedy), closed.case_id)
+    row = ledger.case(closed.case_id)
+    assert (row.state, row.code) == (CaseState.FAILED, "MEMORY_SHORT")
+    outcomes = [one.outcome for one in ledger.attempts(row.case_id) if one.stage is Stage.SEGMENT]
+    assert outcomes == ["retry", "retry", "failed"]
 
 
 def test_series_of_two_frames_of_reference_are_refused(
@@ -283,20 +207,50 @@ def test_series_of_two_frames_of_reference_are_refused(
 def test_what_the_segment_stage_found_out_stands_in_the_summary(
     closed: CaseRow, spool: Spool, ledger: Ledger
 ) -> None:
-    def _with_findings(case: AssembledCase) -> LabelMap:
+    def _with_findings(case: AssembledCase, stop: Stop) -> LabelMap:
         findings.write({"notes": ["BRAIN_VOLUME_UNUSUAL: 700 mL"]}, case, spool)
-        return bright_is_tumour(spool)(case)
+        return bright_is_tumour(spool)(case, stop)
 
     run_all(dataclasses.replace(parts(spool, ledger), segmenter=_with_findings), closed.case_id)
     summary = ledger.case(closed.case_id).summary or {}
     assert summary["notes"] == ["BRAIN_VOLUME_UNUSUAL: 700 mL"]
     assert summary["alignment"] == []  # registration is off here
+    assert (summary["uncertainty"], summary["tta"]) == (None, None)
+    (painted,) = (volume for volume in summary["volumes_ml"].values() if volume)  # label 3 alone
+    assert summary["regions_ml"] == {"Whole tumour": painted, "Tumour core": painted}
+
+
+def test_a_result_with_a_note_that_holds_it_is_delivered_once_it_is_released(
+    closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive
+) -> None:
+    def _with_findings(case: AssembledCase, stop: Stop) -> LabelMap:
+        findings.write({"notes": ["INPUT_MISSING: no t2", "RESULT_UNCERTAIN: a bit"]}, case, spool)
+        return bright_is_tumour(spool)(case, stop)
+
+    usual = parts(spool, ledger, at(archive.port))
+    delivery = usual.settings.delivery.model_copy(update={"hold_codes": ("INPUT_MISSING",)})
+    settings = usual.settings.model_copy(update={"delivery": delivery})
+    holding = dataclasses.replace(usual, settings=settings, segmenter=_with_findings)
+    assert run_all(holding, closed.case_id) == []
+    row = ledger.case(closed.case_id)
+    assert (row.state, (row.summary or {})["held_for"]) == (CaseState.HELD, ["INPUT_MISSING"])
+    for destination in ("pacs", ""):
+        stray = Job(
+            case_id=row.case_id, run=1, stage=Stage.DELIVER, destination=destination, attempt=9
+        )
+        assert Pipeline(holding).perform(stray) == []
+    assert not archive.instances()
+
+    ledger.release(row.case_id)
+    assert run_all(holding, closed.case_id) == []
+    assert ledger.case(closed.case_id).state is CaseState.DELIVERED
+    assert list(archive.arrivals.values()) == [1]
 
 
 def test_an_input_that_the_model_cannot_work_on_is_rejected_with_its_code(
     closed: CaseRow, spool: Spool, ledger: Ledger
 ) -> None:
-    def _implausible(_: AssembledCase) -> LabelMap:
+    def _implausible(_: AssembledCase, __: Stop) -> LabelMap:
         raise ChannelImplausibleError(reason="flair and t2 are exchanged")
 
     run_all(dataclasses.replace(parts(spool, ledger), segmenter=_implausible), closed.case_id)

@@ -88,7 +88,9 @@ def _fill(node: WebNode) -> dict[str, str]:
     node.close(running)
     node.attempt(running, Stage.CONVERT, CaseState.ASSEMBLED)
     node.ledger.begin_attempt(running, Stage.SEGMENT)
+    node.run_windows(running, 11, 27)
     return {
+        "held": node.held("1.2.9"),
         "waiting": waiting,
         "running": running,
         "delivered": node.delivered("1.2.3"),

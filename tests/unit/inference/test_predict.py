@@ -27,8 +27,8 @@ from inference.errors import (
 )
 from inference.model import LoadedModel
 from inference.networks import ResidualUNet
+from inference.note_codes import NOTE_CODES
 from inference.predict import predict
-from inference.quality import NOTE_CODES
 from inference.runtime import TorchRuntime
 
 ROOT = Path(__file__).parents[3]

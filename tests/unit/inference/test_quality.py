@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from converters.volume import Grid, LabelMap
 from inference import manifest, quality
 from inference.declarations import Quality
-from inference.quality import NOTE_CODES, Note, Uncertainty
+from inference.note_codes import NOTE_CODES
+from inference.quality import Note, Uncertainty
 
 DEMO = manifest.load(Path(__file__).parents[3] / "models" / "demo-glioma")
 GRID = Grid(shape=(40, 60, 60), index_to_lps_mm=np.diag([2.0, 2, 2, 1]), frame_of_reference_uid="")

@@ -64,7 +64,7 @@ def test_a_delivered_case_shows_its_series_attempts_findings_and_volumes(node: W
     assert "segment" in shown
     assert "deliver" in shown
     assert "to pacs" in shown
-    assert "Enhancing tumour 12.7 mL" in shown
+    assert "Enhancing tumour 12.7 mL taken together, overlapping: Whole tumour 61.4 mL" in shown
 
 
 def test_an_open_case_says_what_it_waits_for(node: WebNode) -> None:
@@ -92,7 +92,7 @@ def test_a_failed_delivery_is_shown_with_its_reason(node: WebNode) -> None:
     assert f"to pacs: retry, 0.0 s: {error.code}: {error}" in shown
 
 
-@pytest.mark.parametrize("action", ["show", "retry", "cancel", "complete"])
+@pytest.mark.parametrize("action", ["show", "retry", "release", "cancel", "complete"])
 def test_a_case_that_there_is_not_is_an_error_with_its_code(node: WebNode, action: str) -> None:
     result = cases(node, action, UNKNOWN)
     assert result.exit_code == 1
@@ -118,6 +118,28 @@ def test_a_failed_case_is_retried_where_it_stood(node: WebNode) -> None:
     case_id = node.failed("1.2.1")
     assert f"{case_id} goes on from assembled" in cases(node, "retry", case_id).output
     assert node.ledger.case(case_id).state is CaseState.ASSEMBLED
+
+
+def test_a_held_result_says_why_and_is_released_once(node: WebNode) -> None:
+    run_dbos_database_migrations(node.settings.jobs_url)  # as the first start of a node does
+    case_id = node.held("1.2.1")
+    assert "RESULT_HELD: the result is held back because of INPUT_MISSING" in cases(node).output
+    shown = cases(node, "show", case_id).output
+    assert "note: INPUT_MISSING" in shown
+    assert "neuroseg cases release" in shown
+    assert f"{case_id} is released" in cases(node, "release", case_id).output
+    assert node.ledger.case(case_id).state is CaseState.ENCODED
+    again = cases(node, "release", case_id)
+    assert again.exit_code == 1
+    assert "CASE_NOT_HELD: the case is encoded, expected held" in again.output
+
+
+def test_a_held_result_is_cancelled(node: WebNode) -> None:
+    run_dbos_database_migrations(node.settings.jobs_url)  # as the first start of a node does
+    case_id = node.held("1.2.1")
+    assert cases(node, "cancel", case_id).exit_code == 0
+    row = node.ledger.case(case_id)
+    assert (row.state, row.code) == (CaseState.CANCELLED, "CASE_CANCELLED")
 
 
 def test_an_open_case_is_cancelled(node: WebNode) -> None:
@@ -167,8 +189,11 @@ def test_a_choice_for_a_rejected_case_says_how_to_start_it_again(node: WebNode) 
     assert "receiving" in cases(node, "retry", case_id).output
 
 
-def test_a_choice_for_a_case_with_a_result_opens_the_next_revision(node: WebNode) -> None:
-    case_id = node.delivered("1.2.1")
+@pytest.mark.parametrize("story", ["delivered", "held"])
+def test_a_choice_for_a_case_with_a_result_opens_the_next_revision(
+    node: WebNode, story: str
+) -> None:
+    case_id: str = getattr(node, story)("1.2.1")
     result = cases(node, "choose", case_id, "t1=3")
     newest = node.ledger.cases(limit=1)[0]
     assert newest.revision == 2

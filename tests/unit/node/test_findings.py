@@ -15,10 +15,15 @@ CASE = AssembledCase(
 )
 
 
-def test_notes_come_back_as_they_were_kept(spool: Spool) -> None:
-    findings.write({"notes": ["A_CODE: a sentence"], "brain_ml": 1500.0}, CASE, spool)
-    assert findings.notes(CASE, spool) == ["A_CODE: a sentence"]
+def test_findings_come_back_as_they_were_kept(spool: Spool) -> None:
+    content = {"notes": ["A_CODE: a sentence"], "brain_ml": 1500.0}
+    findings.write(content, CASE, spool)
+    assert findings.read(CASE, spool) == content
 
 
-def test_a_case_without_findings_has_no_notes(spool: Spool) -> None:
-    assert findings.notes(CASE, spool) == []
+def test_a_case_without_findings_has_none(spool: Spool) -> None:
+    assert findings.read(CASE, spool) == {}
+
+
+def test_a_note_begins_with_its_code() -> None:
+    assert findings.code_of("A_CODE: found 3: expected 2") == "A_CODE"

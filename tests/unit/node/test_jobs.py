@@ -108,7 +108,7 @@ def test_a_defect_in_a_job_leaves_a_dead_job_and_harms_no_other(
     assert queue.dead_job_ids("sound", 1) == []
 
 
-def test_a_running_job_is_not_taken_for_a_lost_one(
+def test_a_running_job_is_not_taken_for_a_lost_one_and_ends_by_itself(
     queue: Jobs, worker: Worker, recorder: _Recorder, tmp_path: Path
 ) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
@@ -116,6 +116,8 @@ def test_a_running_job_is_not_taken_for_a_lost_one(
     wait_until(lambda: any("slow" in name for name in jobs._running), 10, "the job to start")
     for _ in range(3):
         worker.sweep(ledger, timeout_s=5.0)
+    queue.cancel("slow")
+    assert "slow" in queue.active_case_ids()  # its place in the queue is taken until it has ended
     recorder.gate.set()
     wait_until(lambda: recorder.done[_job("slow").job_id] == 1, 10, "the job to end")
     ledger.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +12,16 @@ from typing import Any
 import pytest
 
 from node.cases import CaseState, DeliveryReceipt, Ending, Stage, Transport
-from node.errors import CaseUnknownError, IllegalTransitionError, LedgerSchemaError
+from node.errors import (
+    CaseNotHeldError,
+    CaseOvertakenError,
+    CaseUnknownError,
+    IllegalTransitionError,
+    LedgerSchemaError,
+)
 from node.ledger import Ledger
 from node.reading import LedgerReader
+from node.rows import CaseRow
 from tests.ledgers import (
     CANCELLED,
     FAILED,
@@ -22,6 +30,7 @@ from tests.ledgers import (
     advanced,
     closed,
     encoded,
+    held,
     opened,
 )
 from tests.waiting import wait_until
@@ -42,7 +51,7 @@ def test_a_repeated_move_is_none(ledger: Ledger) -> None:
     assert ledger.case(row.case_id) == row
 
 
-@pytest.mark.parametrize("call", ["case", "move", "end_case", "reopen", "assembled"])
+@pytest.mark.parametrize("call", ["case", "move", "end_case", "reopen", "assembled", "release"])
 def test_a_case_that_does_not_exist_is_named_so(ledger: Ledger, call: str) -> None:
     more: dict[str, tuple[Any, ...]] = {"move": (CaseState.COMPLETE,), "end_case": (REJECTED,)}
     with pytest.raises(CaseUnknownError):
@@ -85,6 +94,88 @@ def test_a_later_revision_supersedes_ended_ones_only(ledger: Ledger) -> None:
     ledger.supersede_earlier(third)
     states = [ledger.case(row.case_id).state for row in (first, second, third)]
     assert states == [CaseState.SUPERSEDED, CaseState.ENCODED, CaseState.RECEIVING]
+
+
+# -- results that wait for a person ---------------------------------------------------------------
+
+
+def test_a_held_result_says_why_and_goes_on_once_it_is_released(ledger: Ledger) -> None:
+    row = held(ledger, opened(ledger))
+    assert (row.state, row.code) == (CaseState.HELD, "RESULT_HELD")
+    assert "INPUT_MISSING" in str(row.sentence)
+    after = ledger.release(row.case_id)
+    assert (after.state, after.code, after.sentence, after.advice) == (
+        CaseState.ENCODED,
+        *3 * (None,),
+    )
+    assert after.summary is not None
+    assert after.summary["held_for"] == ["INPUT_MISSING"]
+    assert after.summary["released_at"]
+    assert after.run == row.run
+
+
+def test_a_result_that_is_not_held_cannot_be_released(ledger: Ledger) -> None:
+    row = advanced(ledger, opened(ledger), CaseState.ENCODED)
+    with pytest.raises(CaseNotHeldError):
+        ledger.release(row.case_id)
+
+
+def test_a_released_result_that_could_not_be_delivered_is_not_held_again(ledger: Ledger) -> None:
+    row = held(ledger, opened(ledger))
+    ledger.release(row.case_id)
+    ledger.end_case(row.case_id, FAILED)
+    assert ledger.reopen(row.case_id).state is CaseState.ENCODED
+
+
+def test_a_cancelled_held_result_is_held_again_with_its_reason(ledger: Ledger) -> None:
+    row = held(ledger, opened(ledger))
+    ledger.end_case(row.case_id, CANCELLED)
+    again = ledger.reopen(row.case_id)
+    assert (again.state, again.code, again.sentence) == (row.state, row.code, row.sentence)
+
+
+def test_the_result_of_a_later_revision_takes_a_held_one_back(ledger: Ledger) -> None:
+    first = held(ledger, opened(ledger))
+    second = advanced(ledger, opened(ledger, "1.1.2"), CaseState.SEGMENTED)
+    assert ledger.case(first.case_id).state is CaseState.HELD
+    ledger.save_result(encoded(second), summary={})
+    after = ledger.case(first.case_id)
+    assert (after.state, after.resume_state) == (CaseState.SUPERSEDED, CaseState.HELD)
+    assert after.code is None
+    assert ledger.case(second.case_id).state is CaseState.ENCODED
+
+
+# -- work that was overtaken ----------------------------------------------------------------------
+
+
+def _labels_written(ledger: Ledger, begun: CaseRow) -> None:
+    ledger.advance(begun, CaseState.SEGMENTED)
+
+
+def _result_written(ledger: Ledger, begun: CaseRow) -> None:
+    ledger.save_result(encoded(begun), summary={}, begun=begun)
+
+
+@pytest.mark.parametrize(
+    ("state", "work"),
+    [(CaseState.ASSEMBLED, _labels_written), (CaseState.SEGMENTED, _result_written)],
+)
+def test_work_on_a_case_that_was_cancelled_meanwhile_moves_nothing(
+    ledger: Ledger, state: CaseState, work: Callable[[Ledger, CaseRow], None]
+) -> None:
+    begun = advanced(ledger, opened(ledger), state)
+    ledger.end_case(begun.case_id, CANCELLED)
+    with pytest.raises(CaseOvertakenError, match="cancelled"):
+        work(ledger, begun)
+    assert ledger.case(begun.case_id).state is CaseState.CANCELLED
+    assert ledger.results(begun.case_id) == []
+    ledger.reopen(begun.case_id)
+    with pytest.raises(CaseOvertakenError):
+        work(ledger, begun)  # of the run before
+    assert ledger.case(begun.case_id).state is state
+    work(ledger, ledger.case(begun.case_id))
+    work(ledger, replace(begun, run=2))  # done twice, as after a crash
+    assert ledger.case(begun.case_id).state is not state
 
 
 def test_cases_are_counted_by_state(ledger: Ledger) -> None:

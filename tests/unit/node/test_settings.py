@@ -55,6 +55,20 @@ def _written(folder: Path, text: str) -> Path:
     return path
 
 
+def test_results_are_held_for_the_codes_that_are_named() -> None:
+    some = Settings.model_validate({"delivery": {"hold_codes": ["INPUT_MISSING"]}}).delivery
+    assert [some.holds(code) for code in ("INPUT_MISSING", "RESULT_UNCERTAIN")] == [True, False]
+    every = Settings.model_validate({"delivery": {"hold_codes": ["*"]}}).delivery
+    assert every.holds("RESULT_UNCERTAIN")
+    assert not Settings().delivery.holds("RESULT_UNCERTAIN")
+
+
+def test_a_code_that_no_note_has_is_refused(tmp_path: Path) -> None:
+    path = _written(tmp_path, '[delivery]\nhold_codes = ["INPUT_MISING"]\n')
+    with pytest.raises(ConfigError, match=r"delivery.hold_codes: .*INPUT_MISSING"):
+        settings.load(path)
+
+
 def test_the_file_names_every_setting_with_the_default_of_the_code() -> None:
     documented = tomllib.loads(FILE.read_text(encoding="utf-8"))
     expected = _tree(Settings())

@@ -54,6 +54,7 @@ def test_a_delivered_case_says_everything(node: WebNode, client: TestClient) -> 
     assert {one["runner_up"] for one in body["series"]} == {"", "PD 0.20"}
     assert body["alignment"] == list(ALIGNMENT)
     assert body["notes"] == body["summary"]["notes"]
+    assert (body["held_for"], body["released_at"]) == ([], None)
     assert (body["waits_for"], body["reason"]) == (
         "",
         "four series are whole and nothing came for 3 s",
@@ -65,10 +66,35 @@ def test_a_delivered_case_says_everything(node: WebNode, client: TestClient) -> 
     ]
     assert body["results"][0]["sop_instance_uid"] == "2.25.101"
     assert [one["volume_ml"] for one in body["volumes"]] == [48.31, 0.42, 12.7]
+    assert [(one["label"], one["volume_ml"]) for one in body["regions"]] == [
+        ("Whole tumour", 61.43),
+        ("Tumour core", 13.12),
+    ]
+    assert all(one["color_rgb"] for one in body["regions"])
+    assert body["uncertainty"] == body["summary"]["uncertainty"]
+    assert body["tta"]["passes"] == 8
+    assert [one["entropy"] for one in body["confidence"]] == [0.31, 0.46, 0.12, 0.74]
+    assert body["confidence"][2]["name"] == "Enhancing tumour"
     assert body["summary"]["reference_role"] == "t1gd"
     assert [one["condition"] for one in body["steps"]] == ["done"] * 5
     assert {one["name"] for one in body["files"]} == set(FILES)
     assert body["turnaround_s"] >= 0
+
+
+def test_a_case_says_how_many_windows_are_done_while_they_run(
+    node: WebNode, client: TestClient
+) -> None:
+    case_id, other = node.receive("1.2.1"), node.receive("1.2.2")
+    for one in (case_id, other):
+        node.close(one)
+        node.attempt(one, Stage.CONVERT, CaseState.ASSEMBLED)
+    assert client.get(f"/api/v1/cases/{case_id}").json()["progress"] is None
+    node.run_windows(case_id, 7, 27)
+    body = client.get(f"/api/v1/cases/{case_id}").json()
+    assert body["progress"] == {"windows_done": 7, "window_count": 27}
+    assert client.get(f"/api/v1/cases/{other}").json()["progress"] is None
+    node.attempt(case_id, Stage.SEGMENT, CaseState.SEGMENTED)
+    assert client.get(f"/api/v1/cases/{case_id}").json()["progress"] is None
 
 
 def test_a_case_has_one_shape_in_the_list_and_alone(node: WebNode, client: TestClient) -> None:

@@ -106,7 +106,7 @@ def test_a_delivered_case_shows_picture_volumes_and_downloads(
     pictures = [attributes for attributes in outline.all("img") if attributes.get("alt")]
     assert [client.get(str(one["src"])).status_code for one in pictures] == [200]
     links = {str(one["href"]) for one in outline.all("a") if "download" in one}
-    assert len(links) == 4
+    assert len(links) == 5
     assert all(client.get(link).status_code == 200 for link in links)
     assert "C-STORE" in page
     assert "1.2.1" in page
@@ -222,11 +222,11 @@ def test_a_long_list_is_cut_into_pages(node: WebNode, client: TestClient) -> Non
 def test_a_filter_keeps_its_states_on_further_pages(node: WebNode, client: TestClient) -> None:
     node.rejected("1.2.1")
     node.rejected("1.2.2")
-    page = client.get("/?state=rejected&state=failed&limit=1").text
-    assert 'href="/?state=rejected&amp;state=failed&amp;offset=1"' in page or (
-        'href="/?state=rejected&state=failed&offset=1"' in page
+    page = client.get("/?state=rejected&state=failed&state=held&limit=1").text
+    assert 'href="/?state=rejected&amp;state=failed&amp;state=held&amp;offset=1"' in page or (
+        'href="/?state=rejected&state=failed&state=held&offset=1"' in page
     )
-    assert re.search(r'href="/\?state=rejected[^"]*failed" aria-current="true"', page)
+    assert re.search(r'href="/\?state=rejected[^"]*held" aria-current="true"', page)
 
 
 def test_an_ae_title_with_a_space_is_quoted_in_the_example(
@@ -300,6 +300,8 @@ def test_notes_and_labels_of_another_model_are_shown(node: WebNode, client: Test
     assert "Whole &lt;tumour&gt;" in page
     assert "resampled &amp; checked" in page
     assert "61.2" in page
+    assert "Confidence" not in page  # nothing is known of it, nor of regions
+    assert "Taken together" not in page
 
 
 def test_the_series_table_says_what_the_command_line_says(

@@ -8,7 +8,7 @@ import pytest
 
 from node.cases import CaseState, ClosedBy, Stage
 from node.errors import PeerUnavailableError
-from node.rows import AttemptRow, CaseRow
+from node.rows import AttemptRow, CaseRow, WorkerRow
 from node.web import progress
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -36,6 +36,22 @@ def _row(state: CaseState, resume: CaseState | None = None, *, is_closed: bool =
         run=1,
         summary=None,
     )
+
+
+def test_a_process_that_is_silent_has_come_nowhere() -> None:
+    row = _row(CaseState.ASSEMBLED)
+    worker = WorkerRow(
+        executor_id="node-1/infer",
+        role="infer",
+        host="h",
+        pid=1,
+        age_s=9.0,
+        detail={"case_id": row.case_id, "windows_done": 3, "window_count": 8},
+    )
+    found = progress.windows_view(row, [worker], timeout_s=10.0)
+    assert found is not None
+    assert (found.windows_done, found.window_count) == (3, 8)
+    assert progress.windows_view(row, [worker], timeout_s=5.0) is None
 
 
 def _attempt(
