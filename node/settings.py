@@ -179,6 +179,17 @@ class Ledger(_Branch):
     url: SecretStr = SecretStr("")
 
 
+class Predict(_Branch):
+    """NIfTI files that are sent to the web role for a prediction."""
+
+    max_upload_bytes: int = Field(default=2**30, ge=2**10)
+    max_values: int = Field(default=2**28, ge=1)
+    max_waiting: int = Field(default=50, ge=1)
+    silence_s: float = Field(default=60.0, gt=0)
+    patience_s: float = Field(default=900.0, gt=0)
+    keep_s: Seconds = 3600.0
+
+
 class Delivery(_Branch):
     """How failed deliveries are repeated: `first_delay_s` doubled up to `longest_delay_s`."""
 
@@ -265,6 +276,7 @@ class Settings(BaseSettings):
     jobs: Jobs = Jobs()
     ledger: Ledger = Ledger()
     delivery: Delivery = Delivery()
+    predict: Predict = Predict()
     destinations: tuple[Destination, ...] = ()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

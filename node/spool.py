@@ -5,6 +5,7 @@ Layout below the spool's root; every name is our own, none comes from a peer::
     incoming/<uuid>.part                      being written, swept at start
     instances/<study key>/<instance key>.dcm  as received
     cases/<case id>/                          volumes, label map, SEG, preview
+    predictions/<prediction id>/              an uploaded file and its answer
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ class Spool:
         self.free_floor_bytes = free_floor_bytes
         self._incoming = self.root / "incoming"
         self._durable_folders: set[Path] = set()
-        for folder in (self._incoming, self.root / "instances", self.root / "cases"):
+        self._predictions = self.root / "predictions"
+        for folder in (
+            *(self._incoming, self._predictions),
+            *(self.root / "instances", self.root / "cases"),
+        ):
             folder.mkdir(parents=True, exist_ok=True)
         sync_folder(self.root)
 
@@ -105,6 +110,18 @@ class Spool:
         folder = self.root / "cases" / case_id
         self._ensure_folder(folder)
         return folder
+
+    def prediction_folder(self, prediction_id: str) -> Path:
+        """Return the folder of a prediction; it exists while the prediction has files."""
+        return self._predictions / prediction_id
+
+    def prediction_ids(self) -> list[str]:
+        """Return the predictions that have a folder."""
+        return sorted(folder.name for folder in self._predictions.iterdir())
+
+    def drop_prediction(self, prediction_id: str) -> None:
+        """Delete a prediction's files; what is written into the folder meanwhile may stay."""
+        shutil.rmtree(self.prediction_folder(prediction_id), ignore_errors=True)
 
     def _ensure_folder(self, folder: Path) -> None:
         """Make a folder whose name is durable.
