@@ -40,11 +40,6 @@ _KEEP_S = 5.0
 _DELIVERIES_AT_ONCE = 4
 
 
-def executor_id(settings: Settings, role: str) -> str:
-    """Return the stable name of a role's process on this machine."""
-    return f"{settings.jobs.worker_name}/{role}"
-
-
 def _stop_signal() -> threading.Event:
     """Return an event that SIGTERM and SIGINT set."""
     stopping = threading.Event()
@@ -79,7 +74,7 @@ def _beating(
 
     def _beat() -> None:
         ledger.beat(
-            executor_id(settings, role),
+            settings.jobs.executor_id(role),
             role=role,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -120,7 +115,7 @@ def run_web(settings: Settings) -> None:
     housekeeper = Housekeeper(
         PredictionQueue(ledger.engine),
         spool,
-        owner=executor_id(settings, "web"),
+        owner=settings.jobs.executor_id("web"),
         keep_s=settings.predict.keep_s,
     )
     housekeeper.begin()
@@ -253,7 +248,7 @@ def _predicting(
         parts.spool,
         model,
         turns,
-        executor_id=executor_id(parts.settings, "infer"),
+        executor_id=parts.settings.jobs.executor_id("infer"),
         boundary=parts.boundary,
     )
     return predictor, (
@@ -275,7 +270,7 @@ def _worker(parts: Parts, role: str, queues: Mapping[Stage, int]) -> tuple[Worke
     settings = parts.settings
     worker = Worker(
         settings.jobs_url,
-        executor_id=executor_id(settings, role),
+        executor_id=settings.jobs.executor_id(role),
         queues=queues,
         handler=Pipeline(parts).perform,
         poll_s=settings.jobs.poll_s,

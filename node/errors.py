@@ -53,7 +53,7 @@ class InstanceTooLargeError(NodeError):
 
 class SpoolUnwritableError(NodeError):
     code = "SPOOL_UNWRITABLE"
-    sentence = "the instance cannot be written ({reason})"
+    sentence = "the file cannot be written ({reason})"
     advice = "Check the spool's disk and the rights on its folder; the sender may try again."
 
 
@@ -203,10 +203,10 @@ class UploadTooLargeError(NodeError):
     advice = "Compress or crop the file, or raise [predict] max_upload_bytes."
 
 
-class UploadSilentError(NodeError):
-    code = "UPLOAD_SILENT"
-    sentence = "the upload was silent for {silence_s:.0f} s"
-    advice = "Send the file again over a better connection, or raise [predict] silence_s."
+class UploadSlowError(NodeError):
+    code = "UPLOAD_SLOW"
+    sentence = "the upload was {state} {seconds:.0f} s"
+    advice = "Send the file over a better connection, or raise silence_s, patience_s of [predict]."
 
 
 class PredictionQueueFullError(NodeError):
@@ -225,12 +225,6 @@ class PredictionNotDoneError(NodeError):
     code = "PREDICTION_NOT_DONE"
     sentence = "the prediction is {state}, expected done"
     advice = "Ask for its state until it is done."
-
-
-class PredictionCancelledError(NodeError):
-    code = "PREDICTION_CANCELLED"
-    sentence = "the prediction was cancelled"
-    advice = "Send the file again if the result is wanted after all."
 
 
 class PredictionLateError(NodeError):

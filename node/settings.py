@@ -172,6 +172,10 @@ class Jobs(_Branch):
     sweep_s: float = Field(default=5.0, ge=0.1)
     poll_s: float = Field(default=0.5, ge=0.05)
 
+    def executor_id(self, role: str) -> str:
+        """Return the stable name of a role's process on this machine."""
+        return f"{self.worker_name}/{role}"
+
 
 class Ledger(_Branch):
     """The truth about studies; an empty URL means an SQLite file in the spool."""

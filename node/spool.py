@@ -63,9 +63,9 @@ class Spool:
         """Return the bytes that are free for us on the spool's file system."""
         return shutil.disk_usage(self.root).free
 
-    def check_space(self) -> None:
-        """Raise `SpoolFullError` when less than the floor is free."""
-        free = self.free_bytes()
+    def check_space(self, wanted_bytes: int = 0) -> None:
+        """Raise `SpoolFullError` when less than the floor would be free beside what is wanted."""
+        free = self.free_bytes() - wanted_bytes
         if free < self.free_floor_bytes:
             raise SpoolFullError(free_bytes=free, floor_bytes=self.free_floor_bytes)
 
@@ -114,6 +114,18 @@ class Spool:
     def prediction_folder(self, prediction_id: str) -> Path:
         """Return the folder of a prediction; it exists while the prediction has files."""
         return self._predictions / prediction_id
+
+    def new_prediction_folder(self, prediction_id: str) -> Path:
+        """Make the folder of a prediction, durably."""
+        folder = self.prediction_folder(prediction_id)
+        folder.mkdir()
+        sync_folder(self._predictions)
+        return folder
+
+    def rename_durably(self, path: Path, name: str) -> None:
+        """Give a file its final name in its folder."""
+        path.rename(path.with_name(name))
+        sync_folder(path.parent)
 
     def prediction_ids(self) -> list[str]:
         """Return the predictions that have a folder."""
