@@ -50,9 +50,10 @@ def answer_path(spool: Spool, row: PredictionRow) -> Path:
 
 
 def headers(row: PredictionRow) -> dict[str, str]:
-    """Return what is said beside the labels: the model, and the codes of what to know."""
+    """Return what is said beside the labels: place in the queue, model, codes of what to know."""
+    said = {"neuroseg-number": str(row.number), "neuroseg-model": row.model_id or ""}
     codes = ", ".join(note["code"] for note in row.notes or ())
-    return {"neuroseg-model": row.model_id or "", **({"neuroseg-notes": codes} if codes else {})}
+    return {**said, "neuroseg-notes": codes} if codes else said
 
 
 def _problem(row: PredictionRow) -> tuple[dict[str, object], HTTPStatus]:
