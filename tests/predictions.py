@@ -32,7 +32,7 @@ def packed(values: NDArray[Any] | None = None, affine: NDArray[np.float64] | Non
     if values is None:
         values = np.arange(5 * 6 * 7 * 4, dtype=np.int16).reshape(5, 6, 7, 4)
     image = NiftiImage(values, np.diag([1.0, 1.0, 2.0, 1.0]) if affine is None else affine)
-    return gzip.compress(image.to_bytes(), 1)
+    return gzip.compress(image.to_bytes(), 1, mtime=0)
 
 
 def form(content: bytes, name: str = "DOE^JANE.nii.gz") -> dict[str, Any]:

@@ -8,18 +8,18 @@ wait gets an address to ask at (`node.web.predictions`).
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
-from pathlib import Path
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
@@ -30,7 +30,7 @@ from node.errors import NotReadyError, PredictionLateError, UploadTooLargeError
 from node.prediction_queue import PredictionQueue
 from node.prediction_rows import PredictionRow, PredictionState
 from node.web import health, multipart, predictions
-from node.web.body import Body
+from node.web.body import BLOCK_BYTES, Body
 from node.web.multipart import UploadedFile
 from node.web.views import Sources
 from node.web.watch import Watch
@@ -99,16 +99,13 @@ class Predict:
             if not is_awaited:
                 return await run_in_threadpool(self._accepted, prediction_id)
             row = await self._over(request, prediction_id)
-            if row.state is PredictionState.DONE:
-                return self._answer(row)
+            return await run_in_threadpool(self._answer, row)
         except asyncio.CancelledError:
             self._forget(prediction_id)  # the process ends and starts no more threads
             raise
         except BaseException:
             await run_in_threadpool(self._forget, prediction_id)
             raise
-        await run_in_threadpool(self._forget, prediction_id)
-        return predictions.failure(row)
 
     # -- taking the file in ------------------------------------------------------------------
 
@@ -174,8 +171,13 @@ class Predict:
         return await run_in_threadpool(self._queue.row, prediction_id)
 
     def _answer(self, row: PredictionRow) -> Response:
-        path = predictions.answer_path(self._sources.spool, row)
-        return _LastAnswer(path, row, partial(self._forget, row.prediction_id))
+        """Return the labels; they are out of the spool before the first byte is sent."""
+        if row.state is not PredictionState.DONE:
+            self._forget(row.prediction_id)
+            return predictions.failure(row)
+        file = predictions.answer_path(self._sources.spool, row).open("rb")
+        self._forget(row.prediction_id)
+        return _LastAnswer(file, row)
 
     def _forget(self, prediction_id: str) -> None:
         """Delete all that there is of a prediction; a computation of it stops."""
@@ -183,30 +185,30 @@ class Predict:
         self._sources.spool.drop_prediction(prediction_id)
 
 
-class _LastAnswer(FileResponse):
-    """Sends a file and deletes it, whether it arrived or not."""
+class _LastAnswer(Response):
+    """Sends an open file, whose name has gone already, and closes it."""
 
-    def __init__(self, path: Path, row: PredictionRow, forget: Callable[[], None]) -> None:
+    def __init__(self, file: BinaryIO, row: PredictionRow) -> None:
+        size = os.fstat(file.fileno()).st_size
+        named = f'attachment; filename="{predictions.FILE_NAME}"'
         super().__init__(
-            path,
             media_type=predictions.MEDIA_TYPE,
-            filename=predictions.FILE_NAME,
-            headers=predictions.headers(row),
-            stat_result=path.stat(),
+            headers={
+                **predictions.headers(row),
+                "content-length": str(size),
+                "content-disposition": named,
+            },
         )
-        self._forget = forget
+        self._file = file
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
         """Answer the request."""
-        try:
-            await super().__call__(scope, receive, send)
-        except asyncio.CancelledError:
-            self._forget()
-            raise
-        except BaseException:
-            await run_in_threadpool(self._forget)
-            raise
-        await run_in_threadpool(self._forget)
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        with self._file:
+            await send({"type": "http.response.start", **start})
+            while block := await run_in_threadpool(self._file.read, BLOCK_BYTES):
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
