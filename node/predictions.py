@@ -21,7 +21,8 @@ from converters.errors import CodedError
 from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
 from inference.model import LoadedModel
-from inference.predict import Note, Prediction, predict
+from inference.predict import Prediction, predict
+from inference.quality import Note
 from node import disposition, logs
 from node.disposition import Disposition
 from node.errors import JobCrashedError, SpoolFullError, SpoolUnwritableError, UnforeseenError

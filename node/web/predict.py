@@ -41,6 +41,7 @@ _FILES_AT_ONCE: Final = 2
 _LOOK_S: Final = 0.25  # how soon a client that went away is noticed
 _NEEDED = ("infer", "model")
 _NOBODY_LISTENS: Final = 499
+_LONGEST_NUMBER: Final = 18
 
 
 class Predict:
@@ -227,4 +228,5 @@ def _prefers_async(headers: Headers) -> bool:
 def _announced(headers: Headers) -> int:
     """Return how many bytes a request says it has; 0 where it does not."""
     length = headers.get("content-length", "")
-    return int(length) if length.isascii() and length.isdigit() else 0
+    is_number = length.isascii() and length.isdigit() and len(length) <= _LONGEST_NUMBER
+    return int(length) if is_number else 0
