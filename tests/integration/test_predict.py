@@ -141,12 +141,12 @@ def test_the_answer_is_what_the_model_finds_on_the_grid_of_the_file(
     assert _left(node) == []
 
 
-def test_images_that_show_no_head_are_refused_by_the_model(
+def test_images_that_show_nothing_are_refused_by_the_model(
     client: httpx.Client, node: RunningNode
 ) -> None:
     image = NiftiImage(np.zeros((40, 40, 40, 4), np.float32), np.diag([3.0, 3.0, 3.0, 1.0]))
     answer = client.post("/api/v1/predict", **form(image.to_bytes()))
-    assert (answer.status_code, answer.json()["code"]) == (422, "BRAIN_NOT_FOUND")
+    assert (answer.status_code, answer.json()["code"]) == (422, "CHANNEL_CONSTANT")
     assert _left(node) == []
 
 
