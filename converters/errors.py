@@ -255,6 +255,12 @@ class NiftiUnusableError(InputRejectedError):
     advice = "Send a finite 4-D NIfTI file with one channel per input of the model."
 
 
+class NiftiChannelsError(InputRejectedError):
+    code = "NIFTI_CHANNELS"
+    sentence = "the NIfTI file has {found}, expected 4 dimensions and {expected} channels: {roles}"
+    advice = "Stack the model's inputs along the fourth dimension, in the order of the sentence."
+
+
 class EncodingError(ConversionError):
     """A result could not be written; our own defect until shown otherwise."""
 

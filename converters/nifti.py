@@ -35,10 +35,10 @@ _REVERSED: Final = np.array(
 )  # (slice, row, column) to (column, row, slice) and back
 _SCANNER: Final = 1  # sform and qform code: positions of the scanner
 _COMPRESSION: Final = 1  # 6 takes four times as long for a tenth less
-_GZIP: Final = b"\x1f\x8b"
+GZIP: Final = b"\x1f\x8b"
 _UNITS: Final = ("mm", "unknown")
 
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     ArithmeticError,
     EOFError,
     HeaderDataError,
@@ -85,6 +85,11 @@ def _write(values: NDArray[Any], grid: Grid, path: Path) -> None:
     image.set_sform(affine, code=_SCANNER)
     image.set_qform(affine, code=_SCANNER)
     image.header.set_xyzt_units("mm")
+    save(image, path)
+
+
+def save(image: Any, path: Path) -> None:  # noqa: ANN401
+    """Write an image of nibabel; compressed where the name ends in ``.gz``."""
     with path.open("wb") as file:
         if path.suffix != ".gz":
             image.to_stream(file)
@@ -173,7 +178,7 @@ def read_label_map(
 
 def _read(path: Path, *, dimensions: int) -> _Content:
     with path.open("rb") as file:
-        is_packed = file.read(len(_GZIP)) == _GZIP
+        is_packed = file.read(len(GZIP)) == GZIP
         file.seek(0)
         try:
             stream = gzip.GzipFile(fileobj=file) if is_packed else file
@@ -181,7 +186,7 @@ def _read(path: Path, *, dimensions: int) -> _Content:
             _check_header(image, dimensions)
             with np.errstate(all="ignore"):  # what overflows is found below
                 values = np.array(image.get_fdata(dtype=np.float32))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise NiftiUnusableError(reason=f"unreadable ({type(error).__name__})") from error
     if not np.isfinite([values.min(), values.max()]).all():
         raise NiftiUnusableError(reason="values that are not finite")
@@ -195,6 +200,17 @@ def _check_header(image: Any, dimensions: int) -> None:  # noqa: ANN401 - half o
         raise NiftiUnusableError(reason=f"{len(shape)} dimensions, expected {dimensions}")
     if min(shape) < 1 or math.prod(shape) > _MAX_VALUES:
         raise NiftiUnusableError(reason=f"{math.prod(shape)} values, at most {_MAX_VALUES}")
+    check_meaning(header)
+
+
+def check_meaning(header: Any) -> None:  # noqa: ANN401
+    """Refuse a header whose values are no real numbers, or have no place in millimetres.
+
+    Raises
+    ------
+    NiftiUnusableError
+        It is such a header.
+    """
     if header.get_data_dtype().kind not in "uif":
         raise NiftiUnusableError(reason="values that are not real numbers")
     if header.get_xyzt_units()[0] not in _UNITS:

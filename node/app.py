@@ -28,16 +28,16 @@ from node.ticker import Ticker
 
 if TYPE_CHECKING:
     from converters.volume import LabelMap
+    from inference.model import LoadedModel
     from node.jobs import Worker
     from node.pipeline import Boundary, Parts, Stop
+    from node.predictions import Predictor
+    from node.turns import Turns
 
 _BEAT_S = 1.0
+_LOOK_S = 0.2
+_KEEP_S = 5.0
 _DELIVERIES_AT_ONCE = 4
-
-
-def executor_id(settings: Settings, role: str) -> str:
-    """Return the stable name of a role's process on this machine."""
-    return f"{settings.jobs.worker_name}/{role}"
 
 
 def _stop_signal() -> threading.Event:
@@ -74,7 +74,7 @@ def _beating(
 
     def _beat() -> None:
         ledger.beat(
-            executor_id(settings, role),
+            settings.jobs.executor_id(role),
             role=role,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -106,10 +106,19 @@ def run_web(settings: Settings) -> None:
     """Serve the status page and the API until told to stop."""
     import uvicorn
 
+    from node.housekeeping import Housekeeper
+    from node.prediction_queue import PredictionQueue
     from node.web.app import create_app
 
     stopping = _stop_signal()
     spool, ledger, manifest = _open(settings)
+    housekeeper = Housekeeper(
+        PredictionQueue(ledger.engine),
+        spool,
+        owner=settings.jobs.executor_id("web"),
+        keep_s=settings.predict.keep_s,
+    )
+    housekeeper.begin()
     listener = _listener(settings.web.host, settings.web.port)
     port = int(listener.getsockname()[1])
     beat = _beating(ledger, settings, "web", {"port": port})
@@ -122,12 +131,15 @@ def run_web(settings: Settings) -> None:
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
+    keeping = Ticker("housekeeper", _KEEP_S, housekeeper.look)
+    keeping.start()
     # In a thread of its own it leaves the signals to us, as in the other roles.
     serving = threading.Thread(target=server.run, args=([listener],), name="web")
     serving.start()
     stopping.wait()
     server.should_exit = True
     serving.join()
+    keeping.stop()
     beat.stop()
     ledger.close()
 
@@ -173,6 +185,7 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
     from inference import model as models
     from node.pipeline import Parts
     from node.segment import segment_case
+    from node.turns import Turns
 
     stopping = _stop_signal()
     spool, ledger, manifest = _open(settings)
@@ -189,13 +202,15 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
         "weights_sha256": manifest.weights_sha256,
         "device": model.device,
     }
+    turns = Turns()
 
     def _segment(case: AssembledCase, stop: Stop) -> LabelMap:
         def _progress(done: int, total: int) -> None:
             detail.update(case_id=case.case_id, windows_done=done, window_count=total)
 
         try:
-            return segment_case(case, model, spool, _progress, stop)
+            with turns.turn():
+                return segment_case(case, model, spool, _progress, stop)
         finally:
             for key in ("case_id", "windows_done", "window_count"):
                 detail.pop(key, None)
@@ -208,15 +223,45 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
         segmenter=_segment,
         boundary=boundary,
     )
+    predictor, looking = _predicting(parts, model, turns)
     worker, sweeper = _worker(parts, "infer", {Stage.SEGMENT: 1})
     beat = _beating(ledger, settings, "infer", detail)
-    sweeper.start()
+    for ticker in (sweeper, *looking):
+        ticker.start()
     logs.get().info("role.started", model_id=manifest.model_id, device=model.device)
     stopping.wait()
-    sweeper.stop()
-    beat.stop()
+    predictor.end()
+    for ticker in (sweeper, *looking, beat):
+        ticker.stop()
     worker.stop()
     ledger.close()
+
+
+def _predicting(
+    parts: Parts, model: LoadedModel, turns: Turns
+) -> tuple[Predictor, tuple[Ticker, ...]]:
+    """Return what computes predictions and the not yet started threads that have it do so."""
+    from node.prediction_queue import PredictionQueue
+    from node.predictions import Predictor
+
+    jobs = parts.settings.jobs
+    predictor = Predictor(
+        PredictionQueue(parts.ledger.engine),
+        parts.spool,
+        model,
+        turns,
+        executor_id=parts.settings.jobs.executor_id("infer"),
+        boundary=parts.boundary,
+    )
+    return predictor, (
+        Ticker("predictor", _LOOK_S, predictor.look),
+        Ticker("prediction-watch", _LOOK_S, predictor.watch),
+        Ticker(
+            "prediction-sweeper",
+            jobs.sweep_s,
+            lambda: predictor.take_over(timeout_s=jobs.heartbeat_timeout_s),
+        ),
+    )
 
 
 def _worker(parts: Parts, role: str, queues: Mapping[Stage, int]) -> tuple[Worker, Ticker]:
@@ -227,7 +272,7 @@ def _worker(parts: Parts, role: str, queues: Mapping[Stage, int]) -> tuple[Worke
     settings = parts.settings
     worker = Worker(
         settings.jobs_url,
-        executor_id=executor_id(settings, role),
+        executor_id=settings.jobs.executor_id(role),
         queues=queues,
         handler=Pipeline(parts).perform,
         poll_s=settings.jobs.poll_s,

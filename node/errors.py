@@ -53,7 +53,7 @@ class InstanceTooLargeError(NodeError):
 
 class SpoolUnwritableError(NodeError):
     code = "SPOOL_UNWRITABLE"
-    sentence = "the instance cannot be written ({reason})"
+    sentence = "the file cannot be written ({reason})"
     advice = "Check the spool's disk and the rights on its folder; the sender may try again."
 
 
@@ -194,13 +194,67 @@ class RequestInvalidError(NodeError):
 class RequestRefusedError(NodeError):
     code = "REQUEST_REFUSED"
     sentence = "the request cannot be answered (HTTP {status})"
-    advice = "Pages and interface are read only: GET and HEAD."
+    advice = "GET and HEAD everywhere; POST to /api/v1/predict, DELETE a prediction."
 
 
 class HostRefusedError(NodeError):
     code = "HOST_REFUSED"
     sentence = "the Host header names a host that this node does not answer for"
     advice = "Use the address of [web] in config/node.toml, or localhost."
+
+
+class CrossSiteError(NodeError):
+    code = "CROSS_SITE_REFUSED"
+    sentence = "the request comes from a page of another site"
+    advice = "Only pages of this node and programs may send files or delete anything."
+
+
+class UploadTypeError(NodeError):
+    code = "UPLOAD_TYPE"
+    sentence = "the body is not multipart/form-data with a boundary"
+    advice = "Send the file as a form does: curl -F file=@channels.nii.gz."
+
+
+class UploadInvalidError(NodeError):
+    code = "UPLOAD_INVALID"
+    sentence = "the upload cannot be read: {reason}, expected one part named file with content"
+    advice = "Send the file as a form does: curl -F file=@channels.nii.gz."
+
+
+class UploadTooLargeError(NodeError):
+    code = "UPLOAD_TOO_LARGE"
+    sentence = "the file has more than {limit_bytes} bytes"
+    advice = "Compress or crop the file, or raise [predict] max_upload_bytes."
+
+
+class UploadSlowError(NodeError):
+    code = "UPLOAD_SLOW"
+    sentence = "the upload was {state} {seconds:.0f} s"
+    advice = "Send the file over a better connection, or raise silence_s, patience_s of [predict]."
+
+
+class PredictionQueueFullError(NodeError):
+    code = "PREDICTION_QUEUE_FULL"
+    sentence = "{waiting} predictions wait already, at most {limit} may"
+    advice = "Try again later (see Retry-After), or raise [predict] max_waiting."
+
+
+class PredictionUnknownError(NodeError):
+    code = "PREDICTION_UNKNOWN"
+    sentence = "there is no such prediction, or it is no longer kept"
+    advice = "Send the file again; [predict] keep_s says how long results are kept."
+
+
+class PredictionNotDoneError(NodeError):
+    code = "PREDICTION_NOT_DONE"
+    sentence = "the prediction is {state}, expected done"
+    advice = "Ask for its state until it is done."
+
+
+class PredictionLateError(NodeError):
+    code = "PREDICTION_LATE"
+    sentence = "the prediction was not done after {patience_s:.0f} s"
+    advice = "Send the file with `Prefer: respond-async` and ask for the result later."
 
 
 class ResourceUnknownError(NodeError):

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection, Engine, Row
 
 from converters.sequences import SeriesKey
 from converters.volume import Role
@@ -45,6 +45,11 @@ class LedgerReader:
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
+
+    @property
+    def engine(self) -> Engine:
+        """The database, for the tables that say nothing of cases."""
+        return self._engine
 
     def _reading(self) -> AbstractContextManager[Connection]:
         return self._engine.execution_options(reads_only=True).begin()

@@ -81,7 +81,7 @@ def _utc(seconds: float | None) -> Any:  # noqa: ANN401 - datetime, or None wher
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def _values(row: Row[Any], kind: type) -> dict[str, Any]:
+def values_of(row: Row[Any], kind: type) -> dict[str, Any]:
     """Return the columns of `row` that are fields of `kind`, times converted."""
     columns = row._mapping  # noqa: SLF001 - SQLAlchemy's documented accessor
     values = {field.name: columns[field.name] for field in fields(kind)}
@@ -90,7 +90,7 @@ def _values(row: Row[Any], kind: type) -> dict[str, Any]:
 
 def case_row(row: Row[Any]) -> CaseRow:
     """Return a row of ``imaging_case``."""
-    values = _values(row, CaseRow)
+    values = values_of(row, CaseRow)
     values["state"] = CaseState(values["state"])
     for name, kind in (("closed_by", ClosedBy), ("resume_state", CaseState)):
         values[name] = None if values[name] is None else kind(values[name])
@@ -99,31 +99,31 @@ def case_row(row: Row[Any]) -> CaseRow:
 
 def attempt_row(row: Row[Any]) -> AttemptRow:
     """Return a row of ``attempt``."""
-    return AttemptRow(**{**_values(row, AttemptRow), "stage": Stage(row.stage)})
+    return AttemptRow(**{**values_of(row, AttemptRow), "stage": Stage(row.stage)})
 
 
 def worker_row(row: Row[Any]) -> WorkerRow:
     """Return a row of ``worker`` with its age."""
-    return WorkerRow(**_values(row, WorkerRow))
+    return WorkerRow(**values_of(row, WorkerRow))
 
 
 def received_instance(row: Row[Any]) -> ReceivedInstance:
     """Return a row of ``instance``."""
-    return ReceivedInstance(**_values(row, ReceivedInstance))
+    return ReceivedInstance(**values_of(row, ReceivedInstance))
 
 
 def series_decision(row: Row[Any]) -> SeriesDecision:
     """Return a row of ``case_series``."""
-    return SeriesDecision(**_values(row, SeriesDecision))
+    return SeriesDecision(**values_of(row, SeriesDecision))
 
 
 def encoded_seg(row: Row[Any]) -> EncodedSeg:
     """Return a row of ``result``."""
-    return EncodedSeg(**_values(row, EncodedSeg))
+    return EncodedSeg(**values_of(row, EncodedSeg))
 
 
 def delivery_receipt(row: Row[Any]) -> DeliveryReceipt:
     """Return a row of ``receipt``."""
     return DeliveryReceipt(
-        **{**_values(row, DeliveryReceipt), "transport": Transport(row.transport)}
+        **{**values_of(row, DeliveryReceipt), "transport": Transport(row.transport)}
     )

@@ -176,11 +176,26 @@ class Jobs(_Branch):
     sweep_s: float = Field(default=5.0, ge=0.1)
     poll_s: float = Field(default=0.5, ge=0.05)
 
+    def executor_id(self, role: str) -> str:
+        """Return the stable name of a role's process on this machine."""
+        return f"{self.worker_name}/{role}"
+
 
 class Ledger(_Branch):
     """The truth about studies; an empty URL means an SQLite file in the spool."""
 
     url: SecretStr = SecretStr("")
+
+
+class Predict(_Branch):
+    """NIfTI files that are sent to the web role for a prediction."""
+
+    max_upload_bytes: int = Field(default=2**30, ge=2**10)
+    max_values: int = Field(default=2**28, ge=1)
+    max_waiting: int = Field(default=50, ge=1)
+    silence_s: float = Field(default=60.0, gt=0)
+    patience_s: float = Field(default=900.0, gt=0)
+    keep_s: Seconds = 3600.0
 
 
 ANY_NOTE = "*"
@@ -288,6 +303,7 @@ class Settings(BaseSettings):
     jobs: Jobs = Jobs()
     ledger: Ledger = Ledger()
     delivery: Delivery = Delivery()
+    predict: Predict = Predict()
     destinations: tuple[Destination, ...] = ()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -5,6 +5,7 @@ Layout below the spool's root; every name is our own, none comes from a peer::
     incoming/<uuid>.part                      being written, swept at start
     instances/<study key>/<instance key>.dcm  as received
     cases/<case id>/                          volumes, label map, SEG, preview
+    predictions/<prediction id>/              an uploaded file and its answer
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ class Spool:
         self.free_floor_bytes = free_floor_bytes
         self._incoming = self.root / "incoming"
         self._durable_folders: set[Path] = set()
-        for folder in (self._incoming, self.root / "instances", self.root / "cases"):
+        self._predictions = self.root / "predictions"
+        for folder in (
+            *(self._incoming, self._predictions),
+            *(self.root / "instances", self.root / "cases"),
+        ):
             folder.mkdir(parents=True, exist_ok=True)
         sync_folder(self.root)
 
@@ -58,9 +63,9 @@ class Spool:
         """Return the bytes that are free for us on the spool's file system."""
         return shutil.disk_usage(self.root).free
 
-    def check_space(self) -> None:
-        """Raise `SpoolFullError` when less than the floor is free."""
-        free = self.free_bytes()
+    def check_space(self, wanted_bytes: int = 0) -> None:
+        """Raise `SpoolFullError` when less than the floor would be free beside what is wanted."""
+        free = self.free_bytes() - wanted_bytes
         if free < self.free_floor_bytes:
             raise SpoolFullError(free_bytes=free, floor_bytes=self.free_floor_bytes)
 
@@ -105,6 +110,30 @@ class Spool:
         folder = self.root / "cases" / case_id
         self._ensure_folder(folder)
         return folder
+
+    def prediction_folder(self, prediction_id: str) -> Path:
+        """Return the folder of a prediction; it exists while the prediction has files."""
+        return self._predictions / prediction_id
+
+    def new_prediction_folder(self, prediction_id: str) -> Path:
+        """Make the folder of a prediction, durably."""
+        folder = self.prediction_folder(prediction_id)
+        folder.mkdir()
+        sync_folder(self._predictions)
+        return folder
+
+    def rename_durably(self, path: Path, name: str) -> None:
+        """Give a file its final name in its folder."""
+        path.rename(path.with_name(name))
+        sync_folder(path.parent)
+
+    def prediction_ids(self) -> list[str]:
+        """Return the predictions that have a folder."""
+        return sorted(folder.name for folder in self._predictions.iterdir())
+
+    def drop_prediction(self, prediction_id: str) -> None:
+        """Delete a prediction's files; what is written into the folder meanwhile may stay."""
+        shutil.rmtree(self.prediction_folder(prediction_id), ignore_errors=True)
 
     def _ensure_folder(self, folder: Path) -> None:
         """Make a folder whose name is durable.

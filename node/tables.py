@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from node.errors import LedgerSchemaError, LedgerUnavailableError
 
 metadata = sa.MetaData()
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 meta = sa.Table(
     "ledger_meta",
@@ -129,6 +129,29 @@ receipt = sa.Table(
     sa.Column("status_code", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("delivered_at", sa.Float, nullable=False),
+)
+prediction = sa.Table(
+    "prediction",
+    metadata,
+    sa.Column("prediction_id", sa.String(32), primary_key=True),
+    sa.Column("number", sa.BigInteger, unique=True),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("is_awaited", sa.Boolean, nullable=False),
+    sa.Column("owner", sa.String(100), nullable=False),
+    sa.Column("submitted_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float),
+    sa.Column("ended_at", sa.Float),
+    sa.Column("executor_id", sa.String(100)),
+    sa.Column("tries", sa.Integer, nullable=False, default=0),
+    sa.Column("windows_done", sa.Integer, nullable=False, default=0),
+    sa.Column("window_count", sa.Integer, nullable=False, default=0),
+    sa.Column("byte_count", sa.BigInteger, nullable=False, default=0),
+    sa.Column("model_id", sa.String(100)),
+    sa.Column("notes", sa.JSON),
+    sa.Column("code", sa.String(64)),
+    sa.Column("sentence", sa.Text),
+    sa.Column("advice", sa.Text),
+    sa.Column("disposition", sa.String(16)),
 )
 worker = sa.Table(
     "worker",

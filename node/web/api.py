@@ -50,6 +50,7 @@ class Api:
         return [
             Route("/livez", self.livez),
             Route("/readyz", self.readyz),
+            Route("/health", self.brief_health),
             Route("/api/v1/health", self.health),
             Route("/api/v1/cases", self.cases),
             Route(case, self.case),
@@ -77,6 +78,17 @@ class Api:
     def health(self, _: Request) -> Response:
         """Answer the node's state, model, device and queue."""
         return _json(asdict(self._health()))
+
+    def brief_health(self, _: Request) -> Response:
+        """Answer in three words, as programs that ask plain serving code for its health expect."""
+        state = self._health()
+        return _json(
+            {
+                "status": "healthy" if state.status == "ok" else state.status,
+                "model_loaded": state.model_loaded,
+                "device": state.device or "unknown",
+            }
+        )
 
     def _health(self) -> Health:
         sources = self._sources

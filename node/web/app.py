@@ -1,4 +1,4 @@
-"""The web role: status page and interface, for reading only."""
+"""The web role: status page and interface; of cases for reading only."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from converters.errors import CodedError
 from inference.manifest import Manifest
 from node import logs
 from node.errors import LedgerUnreadableError, UnforeseenError
+from node.prediction_queue import PredictionQueue
 from node.reading import LedgerReader
 from node.settings import Settings
 from node.spool import Spool
@@ -24,21 +25,33 @@ from node.web import guard, problems
 from node.web.api import Api
 from node.web.guard import Guard, Hosts
 from node.web.pages import Pages
+from node.web.predict import Predict
+from node.web.predictions import Predictions
 from node.web.views import Sources
 
-_FOR_PROGRAMS = ("/api/", "/livez", "/readyz")
+_FOR_PROGRAMS = ("/api/", "/health", "/livez", "/readyz")
 
 
 def create_app(
     ledger: LedgerReader, spool: Spool, settings: Settings, manifest: Manifest
 ) -> Starlette:
-    """Return the ASGI application; it writes nothing and needs neither model nor job engine."""
+    """Return the ASGI application; it needs neither model nor job engine.
+
+    Of cases it writes nothing. Predictions of uploaded files are queued for the infer role.
+    """
     sources = Sources(ledger=ledger, spool=spool, settings=settings, manifest=manifest)
-    pages = Pages(sources)
+    queue = PredictionQueue(ledger.engine)
+    pages = Pages(sources, queue)
     handler = _ErrorHandler(pages)
     static = StaticFiles(directory=Path(__file__).parent / "static")
     return Starlette(
-        routes=[*Api(sources).routes(), *pages.routes(), Mount("/static", static)],
+        routes=[
+            *Api(sources).routes(),
+            *Predict(sources, queue).routes(),
+            *Predictions(sources, queue).routes(),
+            *pages.routes(),
+            Mount("/static", static),
+        ],
         middleware=[Middleware(Guard, hosts=Hosts(settings.web.host, settings.web.host_names))],
         exception_handlers={
             CodedError: handler.answer,

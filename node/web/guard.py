@@ -1,7 +1,8 @@
 """Which hosts are answered for, and the headers that every answer carries.
 
 Pages show study data without a login, for a trusted network. The Host check keeps a foreign web
-site from reading them through the browser of somebody inside (DNS rebinding).
+site from reading them through the browser of somebody inside (DNS rebinding), the check of the
+page's origin one from sending files or deleting through it. Programs name no origin.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from node.errors import HostRefusedError
+from converters.errors import CodedError
+from node.errors import CrossSiteError, HostRefusedError
 from node.web import problems
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _EVERYWHERE = {"0.0.0.0", "::", ""}  # noqa: S104 - compared with, not listened on
+
+_READING = {"GET", "HEAD", "OPTIONS"}
+_OWN_SITES = {"same-origin", "none"}
 
 SECURITY_HEADERS = {
     "content-security-policy": (
@@ -71,8 +76,24 @@ def secure(headers: MutableHeaders, path: str) -> None:
     headers["cache-control"] = "no-cache" if path.startswith("/static/") else "no-store"
 
 
+def _is_cross_site(headers: Headers) -> bool:
+    """Say whether a browser sends a request for a page that is not ours.
+
+    Every browser names the page's origin on requests that may change something; newer ones say
+    how it relates to us as well.
+    """
+    if headers.get("sec-fetch-site", "none").lower() not in _OWN_SITES:
+        return True
+    origin = headers.get("origin")
+    if origin is None:
+        return False
+    scheme, _, authority = origin.partition("://")
+    is_own = scheme in ("http", "https") and authority.lower() == headers["host"].lower()
+    return not is_own
+
+
 class Guard:
-    """ASGI middleware that refuses foreign hosts and adds the security headers."""
+    """ASGI middleware that refuses foreign hosts and pages and adds the security headers."""
 
     def __init__(self, app: ASGIApp, *, hosts: Hosts) -> None:
         self._app = app
@@ -89,7 +110,14 @@ class Guard:
                 secure(MutableHeaders(scope=message), scope["path"])
             await send(message)
 
-        named = Headers(scope=scope).getlist("host")
-        is_known = len(named) == 1 and self._hosts.accepts(named[0])
-        answer = self._app if is_known else problems.problem(HostRefusedError())
+        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        answer = self._app if refusal is None else problems.problem(refusal)
         await answer(scope, receive, send_secured)
+
+    def _refusal(self, method: str, headers: Headers) -> CodedError | None:
+        named = headers.getlist("host")
+        if len(named) != 1 or not self._hosts.accepts(named[0]):
+            return HostRefusedError()
+        if method not in _READING and _is_cross_site(headers):
+            return CrossSiteError()
+        return None

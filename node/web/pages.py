@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from converters.errors import CodedError
 from node.cases import FINAL, WORKING, CaseState
+from node.prediction_queue import PredictionQueue
 from node.settings import Receive
 from node.web import api, formats, health, query, views
 from node.web.views import Sources
@@ -43,8 +44,8 @@ def _environment() -> jinja2.Environment:
 class Pages:
     """The endpoints; plain functions, which Starlette runs in threads."""
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(self, sources: Sources, queue: PredictionQueue) -> None:
+        self._sources, self._queue = sources, queue
         self._templates = _environment()
 
     def routes(self) -> list[BaseRoute]:
@@ -63,6 +64,7 @@ class Pages:
             total=total,
             query=wanted,
             filters=self._filters(),
+            predictions=self._queue.open_rows(),
             is_filtered=bool(wanted.states or wanted.offset),
             receive=settings.receive,
             receive_host=host,

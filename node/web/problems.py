@@ -15,18 +15,28 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from converters.errors import CodedError
+from converters.errors import CodedError, InputRejectedError
 from node import logs
 from node.errors import (
     CaseFileAbsentError,
     CaseUnknownError,
+    CrossSiteError,
     HostRefusedError,
     LedgerUnreadableError,
     NotReadyError,
+    PredictionLateError,
+    PredictionNotDoneError,
+    PredictionQueueFullError,
+    PredictionUnknownError,
     RequestInvalidError,
     RequestRefusedError,
     ResourceUnknownError,
+    SpoolFullError,
     UnforeseenError,
+    UploadInvalidError,
+    UploadSlowError,
+    UploadTooLargeError,
+    UploadTypeError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -38,7 +48,19 @@ STATUSES: Mapping[type[CodedError], HTTPStatus] = {
     HostRefusedError: HTTPStatus.BAD_REQUEST,
     NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
     LedgerUnreadableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    CrossSiteError: HTTPStatus.FORBIDDEN,
+    UploadTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    UploadInvalidError: HTTPStatus.BAD_REQUEST,
+    UploadTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    UploadSlowError: HTTPStatus.REQUEST_TIMEOUT,
+    InputRejectedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    SpoolFullError: HTTPStatus.INSUFFICIENT_STORAGE,
+    PredictionQueueFullError: HTTPStatus.SERVICE_UNAVAILABLE,
+    PredictionUnknownError: HTTPStatus.NOT_FOUND,
+    PredictionNotDoneError: HTTPStatus.CONFLICT,
+    PredictionLateError: HTTPStatus.GATEWAY_TIMEOUT,
 }
+RETRY_AFTER_S = 10
 
 
 def coded(error: Exception) -> CodedError:
@@ -58,18 +80,31 @@ def status_of(error: CodedError) -> HTTPStatus:
     """Return the HTTP status of an error; one that is not foreseen here is ours (500)."""
     if isinstance(error, RequestRefusedError):
         return HTTPStatus(int(error.evidence["status"]))
-    return STATUSES.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+    found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def problem(error: CodedError, *, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the problem document of an error."""
-    status = status_of(error)
-    body = {
+def document(status: HTTPStatus, *, code: str, detail: str, advice: str) -> dict[str, object]:
+    """Return the members of a problem document."""
+    return {
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
-        "detail": str(error),
-        "code": error.code,
-        "advice": error.advice,
+        "detail": detail,
+        "code": code,
+        "advice": advice,
     }
-    return Response(json.dumps(body), status.value, headers=headers, media_type=MEDIA_TYPE)
+
+
+def answer(content: Mapping[str, object], status: HTTPStatus) -> Response:
+    """Return a problem document as an answer; one for a failure that passes says when to retry."""
+    passes = status is HTTPStatus.SERVICE_UNAVAILABLE
+    headers = {"retry-after": str(RETRY_AFTER_S)} if passes else None
+    return Response(json.dumps(content), status.value, headers=headers, media_type=MEDIA_TYPE)
+
+
+def problem(error: CodedError) -> Response:
+    """Return the answer for an error."""
+    status = status_of(error)
+    content = document(status, code=error.code, detail=str(error), advice=error.advice)
+    return answer(content, status)

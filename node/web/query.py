@@ -9,12 +9,12 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from node.cases import CaseState
-from node.errors import CaseUnknownError, RequestInvalidError
+from node.errors import CaseUnknownError, PredictionUnknownError, RequestInvalidError
 
 MAX_LIMIT = 200
 MAX_OFFSET = 10_000_000
 
-_CASE_ID = re.compile(r"[0-9a-f]{32}")
+_ID = re.compile(r"[0-9a-f]{32}")
 _DIGITS = re.compile(r"[0-9]{1,8}")
 
 
@@ -36,9 +36,23 @@ def case_id_of(request: Request) -> str:
         It is not 32 hexadecimal digits, so that no such case can exist.
     """
     case_id = str(request.path_params["case_id"])
-    if not _CASE_ID.fullmatch(case_id):
+    if not _ID.fullmatch(case_id):
         raise CaseUnknownError
     return case_id
+
+
+def prediction_id_of(request: Request) -> str:
+    """Return the prediction id of the address.
+
+    Raises
+    ------
+    PredictionUnknownError
+        It is not 32 hexadecimal digits, so that no such prediction can exist.
+    """
+    prediction_id = str(request.path_params["prediction_id"])
+    if not _ID.fullmatch(prediction_id):
+        raise PredictionUnknownError
+    return prediction_id
 
 
 def case_query(params: QueryParams, *, default_limit: int) -> CaseQuery:

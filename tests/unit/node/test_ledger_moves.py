@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from node import tables
 from node.cases import CaseState, DeliveryReceipt, Ending, Stage, Transport
 from node.errors import (
     CaseNotHeldError,
@@ -259,7 +260,7 @@ def test_a_ledger_opens_again_with_what_it_held(tmp_path: Path) -> None:
     second.close()
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [tables.SCHEMA_VERSION - 1, tables.SCHEMA_VERSION + 1])
 def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(
     tmp_path: Path, version: int
 ) -> None:
@@ -273,9 +274,9 @@ def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(
         with pytest.raises(LedgerSchemaError, match=f"version {version}, this program needs"):
             kind(f"sqlite:///{path}")
     with sqlite3.connect(path) as other:
-        tables = other.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        found = other.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     other.close()
-    assert sorted(name for (name,) in tables) == ["imaging_case", "ledger_meta"]
+    assert sorted(name for (name,) in found) == ["imaging_case", "ledger_meta"]
 
 
 def test_a_worker_that_beats_is_young_and_ages_otherwise(ledger: Ledger) -> None:
