@@ -10,11 +10,11 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
-from inference import mask_model, networks, runtime, weights
-from inference.errors import ModelUnusableError
+from inference import mask_model, runtime, weights
+from inference.errors import InvalidOutputError, ModelUnusableError
 from inference.manifest import Manifest
 from inference.mask_model import MaskModel
-from inference.runtime import Runtime
+from inference.runtime import Chosen, Runtime
 
 DeviceChoice: TypeAlias = Literal["auto", "cpu", "cuda"]
 
@@ -113,15 +113,8 @@ def load(
     name = _device_name(device)
     if tta and not manifest.infer.tta_axes:
         raise ModelUnusableError(field="infer.tta_axes", reason="there is no axis to mirror")
-    _check_shapes(manifest)
     network = weights.filled(manifest.network, manifest.read_weights())
-    chosen = runtime.choose(
-        network,
-        name,
-        window=manifest.infer.window,
-        channels=len(manifest.inputs),
-        threads=thread_count,
-    )
+    chosen = _chosen(manifest, network, name, thread_count)
     return LoadedModel(
         manifest=manifest,
         network=network,
@@ -148,18 +141,24 @@ def _device_name(device: DeviceChoice) -> str:
     return "cuda"
 
 
-def _check_shapes(manifest: Manifest) -> None:
-    """Send a window's shape, without data, through the network."""
-    expected = (1, manifest.output_channel_count, *manifest.infer.window)
+def _chosen(manifest: Manifest, network: nn.Module, device: str, threads: int) -> Chosen:
+    """Return what runs the network, once its scores lie as the manifest says."""
+    window = manifest.infer.window
     try:
-        with torch.device("meta"), torch.inference_mode():
-            probe = networks.build(manifest.network).eval()
-            found = tuple(probe(torch.empty(1, len(manifest.inputs), *manifest.infer.window)).shape)
+        chosen = runtime.choose(
+            network, device, window=window, channels=len(manifest.inputs), threads=threads
+        )
     except RuntimeError as error:
         raise ModelUnusableError(
             field="network.kwargs", reason=f"inputs or window do not fit: {error}"
         ) from error
-    if found != expected:
+    except InvalidOutputError as error:
         raise ModelUnusableError(
-            field="network.kwargs", reason=f"output shape is {found}, expected {expected}"
+            field="network.architecture", reason=str(error.evidence["reason"])
+        ) from error
+    expected = (1, manifest.output_channel_count, *window)
+    if chosen.shape != expected:
+        raise ModelUnusableError(
+            field="network.kwargs", reason=f"output shape is {chosen.shape}, expected {expected}"
         )
+    return chosen

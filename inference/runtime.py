@@ -159,9 +159,7 @@ class TorchRuntime:
             else torch.autocast(self._device, dtype=self._half)
         )
         with torch.inference_mode(), precision:
-            scores = self._network(batch.to(self._device))
-        if not isinstance(scores, Tensor):
-            raise InvalidOutputError(reason="several outputs, expected one")
+            scores = _single(self._network(batch.to(self._device)))
         return scores.to("cpu", torch.float32)
 
     def _ask(self, _layer: nn.Module, _inputs: Any) -> None:  # noqa: ANN401 - torch's own hook
@@ -208,7 +206,7 @@ class OpenVinoRuntime:
             for window in windows:
                 if tuple(window.shape) != self._shape:
                     yield from self._finish(running, stop)
-                    self.prepare(tuple(window.shape))
+                    self.prepare(window)
                 if len(running) == len(self._requests):
                     yield _result(running.popleft(), stop)
                 free = next(one for one in self._requests if one not in running)
@@ -227,23 +225,40 @@ class OpenVinoRuntime:
             yield _result(running[0], stop)
             running.popleft()
 
-    def prepare(self, shape: tuple[int, ...]) -> None:
-        """Translate the network for windows of a shape (1, channels, x, y, z)."""
+    def prepare(self, example: Tensor) -> Tensor:
+        """Translate the network for windows of the shape of `example`; return torch's scores of it.
+
+        Raises
+        ------
+        InvalidOutputError
+            The network gives anything but one tensor.
+        """
         self._requests.clear()
-        example = torch.zeros(shape)
-        with torch.no_grad(), warnings.catch_warnings():
-            # Exporting takes far longer; what a trace fixes is the shape, which is wanted here.
-            warnings.simplefilter("ignore")
-            traced = torch.jit.trace(self._network, example, check_trace=False)  # type: ignore[no-untyped-call]
-            decoder = TorchScriptPythonDecoder(traced, example_input=(example,))
-            frontend = FrontEndManager().load_by_framework("pytorch")
-            translated = frontend.convert(frontend.load(decoder))
+        seen: list[Any] = []
+        hook = self._network.register_forward_hook(lambda _m, _i, scores: seen.append(scores))
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                # Exporting takes far longer; what a trace fixes is the shape, as is wanted here.
+                warnings.simplefilter("ignore")
+                traced = torch.jit.trace(self._network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        finally:
+            hook.remove()
+        expected = _single(seen[0])
+        decoder = TorchScriptPythonDecoder(traced, example_input=(example,))
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        translated = frontend.convert(frontend.load(decoder))
+        shape = tuple(example.shape)
         translated.reshape(list(shape))
-        if len(translated.outputs) != 1:
-            raise InvalidOutputError(reason="several outputs, expected one")
         compiled = self._core.compile_model(translated, "CPU", self._options)
         self._requests.extend(compiled.create_infer_request() for _ in range(IN_FLIGHT))
         self._shape = shape
+        return expected.detach().clone()
+
+
+def _single(scores: object) -> Tensor:
+    if not isinstance(scores, Tensor):
+        raise InvalidOutputError(reason="several outputs, expected one")
+    return scores
 
 
 def _result(request: Any, stop: Stop) -> Tensor:  # noqa: ANN401 - not typed by the library
@@ -260,9 +275,10 @@ def _result(request: Any, stop: Stop) -> Tensor:  # noqa: ANN401 - not typed by 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """A runtime, and why it is not the fastest one; '' where it is."""
+    """A runtime, the shape of its scores, and why it is not the fastest one; '' where it is."""
 
     runtime: Runtime
+    shape: tuple[int, ...]
     reason: str = ""
 
 
@@ -283,37 +299,57 @@ def choose(
         Inputs of the network.
     threads : int
         To compute with on the processor.
+
+    Raises
+    ------
+    InvalidOutputError
+        The network gives anything but one tensor.
+    RuntimeError
+        torch cannot run the network on such a window.
     """
     noise = torch.randn((1, channels, *window), generator=torch.Generator().manual_seed(_SEED))
-    with torch.inference_mode():
-        expected = network(noise)
-    if not isinstance(expected, Tensor):
-        raise InvalidOutputError(reason="several outputs, expected one")
     if device == "cuda":
-        return _on_gpu(network.to(device), noise, expected)
+        return _on_gpu(network, noise)
     try:
         candidate = OpenVinoRuntime(network, threads)
+        expected = candidate.prepare(noise)
         (found,) = candidate.scores([noise], _never)
     except _OPENVINO_FAILS as error:
         reason = f"OpenVINO cannot run the network ({type(error).__name__})"
-        return Chosen(runtime=TorchRuntime(network, device), reason=reason)
-    worst = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
-    if found.shape == expected.shape and worst <= _MOST_DIFFERENT:
-        return Chosen(runtime=candidate)
+        return _in_torch(network, noise, reason)
+    worst = _difference(found, expected)
+    if worst <= _MOST_DIFFERENT:
+        return Chosen(runtime=candidate, shape=tuple(found.shape))
     reason = f"OpenVINO gives other scores (by {worst:.1g} of the largest)"
-    return Chosen(runtime=TorchRuntime(network, device), reason=reason)
+    return _in_torch(network, noise, reason)
 
 
-def _on_gpu(network: nn.Module, noise: Tensor, expected: Tensor) -> Chosen:
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference as a share of the largest score."""
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
+
+
+def _in_torch(network: nn.Module, noise: Tensor, reason: str) -> Chosen:
+    runtime = TorchRuntime(network, "cpu")
+    (found,) = runtime.scores([noise], _never)
+    return Chosen(runtime=runtime, shape=tuple(found.shape), reason=reason)
+
+
+def _on_gpu(network: nn.Module, noise: Tensor) -> Chosen:
     """Return torch on the GPU, in half precision where that labels noise as the processor does."""
+    with torch.inference_mode():
+        expected = _single(network(noise))
+    network.to("cuda")
     half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     candidate = TorchRuntime(network, "cuda", half)
     (found,) = candidate.scores([noise], _never)
     equal = float((found.argmax(dim=1) == expected.argmax(dim=1)).float().mean())
     if equal >= _LEAST_EQUAL and bool(torch.isfinite(found).all()):
-        return Chosen(runtime=candidate)
+        return Chosen(runtime=candidate, shape=tuple(found.shape))
     reason = f"half precision labels {100 * equal:.2f} % of noise as float32 does"
-    return Chosen(runtime=TorchRuntime(network, "cuda"), reason=reason)
+    return Chosen(runtime=TorchRuntime(network, "cuda"), shape=tuple(found.shape), reason=reason)
 
 
 def _never() -> bool:

@@ -102,18 +102,30 @@ def test_weights_that_do_not_fit_are_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "field"),
     [
-        ("window = [64, 80, 64]", "window = [64, 81, 64]"),
-        ("in_channels = 4", "in_channels = 3"),
-        ("out_channels = 4", "out_channels = 5"),
+        ("window = [64, 80, 64]", "window = [64, 81, 64]", "network.kwargs"),
+        ("in_channels = 4", "in_channels = 3", "weights.file"),
+        ("out_channels = 4", "out_channels = 5", "weights.file"),
+        ('[[inputs]]\nrole = "t1"\nsequence = "T1w"\n', "", "network.kwargs"),
     ],
 )
 def test_a_network_that_does_not_fit_its_manifest_is_refused(
-    folder: Path, old: str, new: str
+    folder: Path, old: str, new: str, field: str
 ) -> None:
     declare(folder, old, new)
-    assert field_of_refusal(folder)[0] == "network.kwargs"
+    assert field_of_refusal(folder)[0] == field
+
+
+def test_a_network_with_more_outputs_than_labels_is_refused(folder: Path) -> None:
+    text = (folder / "model.toml").read_text(encoding="utf-8")
+    begin, end = text.index("[[labels]]\nnumber = 3"), text.index("# Regions of the BraTS")
+    one_less = text[:begin] + text[end:].replace("labels = [1, 2, 3]", "labels = [1, 2]")
+    one_less = one_less.replace("labels = [2, 3]", "labels = [2]")
+    (folder / "model.toml").write_text(one_less, encoding="utf-8")
+    field, reason = field_of_refusal(folder)
+    assert field == "network.kwargs"
+    assert reason == "output shape is (1, 4, 64, 80, 64), expected (1, 3, 64, 80, 64)"
 
 
 def test_threads_are_those_asked_for() -> None:
