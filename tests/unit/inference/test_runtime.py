@@ -34,7 +34,7 @@ def networks() -> dict[str, nn.Module]:
         "unet": UNet(3, 4, 4, (4, 8, 16), (2, 2), num_res_units=2, norm="batch"),
         "segresnet": SegResNet(init_filters=8, in_channels=4, out_channels=3),
         "dynunet": DynUNet(3, 4, 3, [3, 3, 3], [1, 2, 2], [2, 2], filters=[4, 8, 8]),
-        "swin": SwinUNETR(4, 3, feature_size=12),
+        "swin": SwinUNETR(4, 3, feature_size=12, depths=(1, 1, 1, 1), num_heads=(2, 2, 2, 2)),
     }
 
 
