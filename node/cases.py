@@ -167,8 +167,8 @@ class AssembledCase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedSeg:
-    """A DICOM SEG file, synced and checked; `path` is relative to the spool."""
+class EncodedObject:
+    """A derived DICOM object's file, synced and checked; `path` is relative to the spool."""
 
     case_id: str
     path: str

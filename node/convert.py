@@ -188,6 +188,26 @@ def write_entropy(entropy: Volume, case: AssembledCase, spool: Spool) -> None:
     spool.publish(final, partial(nifti.write_volume, entropy))
 
 
+def drop_entropy(case: AssembledCase, spool: Spool) -> None:
+    """Delete what an earlier run may have kept; the labels are another run's now."""
+    (spool.case_folder(case.case_id) / _ENTROPY).unlink(missing_ok=True)
+
+
+def has_entropy(case: AssembledCase, spool: Spool) -> bool:
+    """Say whether `write_entropy` kept something."""
+    return (spool.case_folder(case.case_id) / _ENTROPY).is_file()
+
+
+def read_entropy(case: AssembledCase, spool: Spool) -> Volume:
+    """Return what `write_entropy` kept."""
+    folder = spool.case_folder(case.case_id)
+    return nifti.read_volume(
+        folder / _ENTROPY,
+        role="entropy",
+        frame_of_reference_uid=_frame_of_reference_uid(folder),
+    )
+
+
 def read_labels(
     case: AssembledCase, segments: tuple[Segment, ...], model_id: str, spool: Spool
 ) -> LabelMap:

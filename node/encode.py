@@ -1,24 +1,30 @@
-"""Stage 4: the label map of a case becomes a DICOM SEG file, read back before it gets its name."""
+"""Stage 4: what was found in a case becomes DICOM files, read back before they get their names."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 from pydicom.dataset import Dataset
+from pydicom.uid import ParametricMapStorage
 
 from converters import series
+from converters.parametric_map import build_parametric_map, check_parametric_map
 from converters.seg import SegIdentity, build_segmentation, check_segmentation
 from converters.series import Stack
-from converters.volume import LabelMap
+from converters.volume import LabelMap, Volume
 from inference.manifest import Manifest
-from node.cases import AssembledCase, EncodedSeg
+from node.cases import AssembledCase, EncodedObject
 from node.spool import Spool
 from node.uids import derived_uid
 
+PARAMETRIC_MAP = str(ParametricMapStorage)
+
 _FILE_NAME = "seg.dcm"
+_ENTROPY_NAME = "entropy.dcm"
 _SERIES_NUMBER = 9001  # far behind what scanners number, so that viewers list it last
 _LONG_STRING = 64
 _SHORT_TEXT = 1024
@@ -26,7 +32,7 @@ _SHORT_TEXT = 1024
 
 def encode_case(
     case: AssembledCase, label_map: LabelMap, manifest: Manifest, spool: Spool
-) -> EncodedSeg:
+) -> EncodedObject:
     """Return the SEG of a case, written to its folder, synced and checked.
 
     The same case gives the same bytes again: nothing is drawn and no clock is read.
@@ -40,25 +46,70 @@ def encode_case(
     ReadBackError
         What was written differs from the label map; nothing stands under the final name then.
     """
-    (reference,) = (one for one in case.series if one.role == case.reference_role)
-    sources = series.stack(
-        [spool.instance_path(one.path) for one in reference.instances],
-        reference.part,
-        limits=None,  # it was found good before it was segmented
-    )
+    sources = _sources(case, spool)
     identity = _identity(case, label_map, manifest)
     seg = build_segmentation(label_map, sources.headers, identity, sources.frames)
     final = spool.case_folder(case.case_id) / _FILE_NAME
     spool.publish(final, partial(_write_checked, seg, label_map, sources))
+    return _encoded(seg, case, final, spool)
+
+
+def encode_entropy(
+    case: AssembledCase, entropy: Volume, label_map: LabelMap, manifest: Manifest, spool: Spool
+) -> EncodedObject:
+    """Return the Parametric Map of a case's entropy, as `encode_case` returns its SEG.
+
+    Parameters
+    ----------
+    case, label_map, manifest, spool
+        As for the SEG.
+    entropy : Volume
+        0 (sure) to 1, on the grid of the reference series.
+    """
+    sources = _sources(case, spool)
+    uid = partial(derived_uid, case.case_id, manifest.weights_sha256)
+    identity = replace(
+        _identity(case, label_map, manifest),
+        sop_instance_uid=uid("entropy"),
+        series_instance_uid=uid("entropy-series"),
+        dimension_organization_uid=uid("entropy-dimensions"),
+        series_number=_SERIES_NUMBER + 1,
+        series_description="AI uncertainty (entropy) - research use only",
+        content_description="Predictive entropy of the model, 0 (sure) to 1",
+        content_label="ENTROPY",
+    )
+    field = entropy.intensities
+    found = build_parametric_map(field, entropy.grid, sources.headers, identity, sources.frames)
+
+    def _write(part: Path) -> None:
+        found.save_as(part, enforce_file_format=True)
+        check_parametric_map(part, field, entropy.grid, sources.headers, sources.frames)
+
+    final = spool.case_folder(case.case_id) / _ENTROPY_NAME
+    spool.publish(final, _write)
+    return _encoded(found, case, final, spool)
+
+
+def _sources(case: AssembledCase, spool: Spool) -> Stack:
+    """Return the reference series, whose grid and headers derived objects share."""
+    (reference,) = (one for one in case.series if one.role == case.reference_role)
+    return series.stack(
+        [spool.instance_path(one.path) for one in reference.instances],
+        reference.part,
+        limits=None,  # it was found good before it was segmented
+    )
+
+
+def _encoded(derived: Dataset, case: AssembledCase, final: Path, spool: Spool) -> EncodedObject:
     content = final.read_bytes()
-    return EncodedSeg(
+    return EncodedObject(
         case_id=case.case_id,
         path=str(final.relative_to(spool.root)),
-        sop_class_uid=str(seg.SOPClassUID),
-        sop_instance_uid=str(seg.SOPInstanceUID),
-        series_instance_uid=str(seg.SeriesInstanceUID),
-        study_instance_uid=str(seg.StudyInstanceUID),
-        transfer_syntax_uid=str(seg.file_meta.TransferSyntaxUID),
+        sop_class_uid=str(derived.SOPClassUID),
+        sop_instance_uid=str(derived.SOPInstanceUID),
+        series_instance_uid=str(derived.SeriesInstanceUID),
+        study_instance_uid=str(derived.StudyInstanceUID),
+        transfer_syntax_uid=str(derived.file_meta.TransferSyntaxUID),
         byte_count=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
     )

@@ -21,7 +21,7 @@ from node.cases import (
     AssembledCase,
     CaseState,
     DeliveryReceipt,
-    EncodedSeg,
+    EncodedObject,
     Ending,
     ReceivedInstance,
     SeriesDecision,
@@ -193,13 +193,14 @@ class Ledger(CaseMoves):
 
     def save_result(
         self,
-        seg: EncodedSeg,
+        seg: EncodedObject,
         *,
         summary: dict[str, Any],
+        beside: Sequence[EncodedObject] = (),
         held_for: Sequence[str] = (),
         begun: CaseRow | None = None,
     ) -> None:
-        """Record an encoded object and what the page shows of it, and move the case.
+        """Record a SEG, objects beside it and what the page shows of them, and move the case.
 
         With codes to be `held_for` it waits for a person; an earlier result that still does is
         superseded by this one.
@@ -216,7 +217,7 @@ class Ledger(CaseMoves):
             values = {**held_words(held_for), "summary": {**summary, "held_for": list(held_for)}}
         with self._engine.begin() as connection:
             connection.execute(table.delete().where(table.c.case_id == seg.case_id))
-            connection.execute(table.insert().values(**asdict(seg)))
+            connection.execute(table.insert(), [asdict(one) for one in (seg, *beside)])
             self._move(connection, seg.case_id, state, values, begun)
             self._supersede_held(connection, self._locked(connection, seg.case_id))
 

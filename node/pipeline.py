@@ -36,11 +36,12 @@ from node.cases import (
     WORKING,
     AssembledCase,
     CaseState,
+    EncodedObject,
     Stage,
 )
 from node.deliver import routes
 from node.disposition import Disposition
-from node.encode import encode_case
+from node.encode import PARAMETRIC_MAP, encode_case, encode_entropy
 from node.errors import (
     CaseOvertakenError,
     LedgerUnavailableError,
@@ -89,16 +90,26 @@ def next_jobs(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination])
     stage = _NEXT[row.state]
     if stage is not Stage.DELIVER:
         return [Job(case_id=row.case_id, run=row.run, stage=stage)]
-    served = _served(row, ledger)
     return [
         Job(case_id=row.case_id, run=row.run, stage=stage, destination=destination.name)
         for destination in destinations
-        if destination.name not in served
+        if unserved(row, ledger, destination)
     ]
 
 
-def _served(row: CaseRow, ledger: Ledger) -> set[str]:
-    return {receipt.destination for receipt in ledger.receipts(row.case_id)}
+def unserved(row: CaseRow, ledger: Ledger, destination: Destination) -> list[EncodedObject]:
+    """Return the objects of a case that a destination wants and does not hold yet."""
+    there = {
+        one.sop_instance_uid
+        for one in ledger.receipts(row.case_id)
+        if one.destination == destination.name
+    }
+    return [
+        one
+        for one in ledger.results(row.case_id)
+        if one.sop_instance_uid not in there
+        and (destination.entropy or one.sop_class_uid != PARAMETRIC_MAP)
+    ]
 
 
 def finish_if_served(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination]) -> None:
@@ -162,7 +173,15 @@ class Pipeline:
             return row.state is STARTS_FROM[job.stage]
         # A destination that failed for good does not keep the result from the others.
         state = row.resume_state if row.state is CaseState.FAILED else row.state
-        return state is CaseState.ENCODED and job.destination not in _served(row, self._ledger)
+        if state is not CaseState.ENCODED:
+            return False
+        destination = self._destination(job)
+        # One that was taken out of the configuration since: `_deliver` has nothing to do.
+        return destination is None or bool(unserved(row, self._ledger, destination))
+
+    def _destination(self, job: Job) -> Destination | None:
+        known = self._parts.settings.destinations
+        return next((one for one in known if one.name == job.destination), None)
 
     def _is_wanted(self, job: Job) -> bool:
         """Say whether the case still stands where the job found it."""
@@ -216,34 +235,44 @@ class Pipeline:
         self._pass("encode:written")
         shown = summary.of(case, label_map, parts.manifest, parts.spool)
         held_for = summary.held_for(shown, parts.settings.delivery)
-        self._ledger.save_result(seg, summary=shown, held_for=held_for, begun=row)
+        beside = self._entropy(case, label_map)
+        self._ledger.save_result(seg, summary=shown, beside=beside, held_for=held_for, begun=row)
         logs.get().info("seg.encoded", case_id=row.case_id, byte_count=seg.byte_count)
         if held_for:
             logs.get().warning("case.held", case_id=row.case_id, reason=", ".join(held_for))
 
+    def _entropy(self, case: AssembledCase, label_map: LabelMap) -> list[EncodedObject]:
+        """Return the entropy as an object, where there is one and some destination wants it."""
+        parts = self._parts
+        is_wanted = any(one.entropy for one in parts.settings.destinations)
+        if not is_wanted or not convert.has_entropy(case, parts.spool):
+            return []
+        entropy = convert.read_entropy(case, parts.spool)
+        return [encode_entropy(case, entropy, label_map, parts.manifest, parts.spool)]
+
     def _deliver(self, row: CaseRow, job: Job) -> None:
-        destinations = {one.name: one for one in self._parts.settings.destinations}
-        if job.destination not in destinations:
+        destination = self._destination(job)
+        if destination is None:
             return  # taken out of the configuration since; nobody waits for it any more
-        (seg,) = self._ledger.results(row.case_id)
         self._note_release(row)
-        receipt = routes.send(
-            seg,
-            self._parts.spool.instance_path(seg.path),
-            destinations[job.destination],
-            calling_ae_title=self._parts.settings.receive.ae_title,
-            attempt=job.attempt,
-        )
-        self._pass("deliver:sent")
-        self._ledger.save_receipt(receipt)
-        logs.get().info(
-            "seg.delivered",
-            case_id=row.case_id,
-            destination=job.destination,
-            transport=receipt.transport.value,
-            status=receipt.status_code,
-            attempt=job.attempt,
-        )
+        for one in unserved(row, self._ledger, destination):
+            receipt = routes.send(
+                one,
+                self._parts.spool.instance_path(one.path),
+                destination,
+                calling_ae_title=self._parts.settings.receive.ae_title,
+                attempt=job.attempt,
+            )
+            self._pass("deliver:sent")
+            self._ledger.save_receipt(receipt)
+            logs.get().info(
+                "map.delivered" if one.sop_class_uid == PARAMETRIC_MAP else "seg.delivered",
+                case_id=row.case_id,
+                destination=job.destination,
+                transport=receipt.transport.value,
+                status=receipt.status_code,
+                attempt=job.attempt,
+            )
 
     def _note_release(self, row: CaseRow) -> None:
         """Log that a person let a result go, before it goes the first time."""

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from pydicom.uid import SegmentationStorage
 from sqlalchemy.engine import Connection, Engine, Row
 
 from converters.sequences import SeriesKey
@@ -17,7 +18,7 @@ from node.cases import (
     AssembledSeries,
     CaseState,
     DeliveryReceipt,
-    EncodedSeg,
+    EncodedObject,
     ReceivedInstance,
     SeriesDecision,
 )
@@ -27,6 +28,7 @@ from node.rows import AttemptRow, CaseRow, WorkerRow
 T = TypeVar("T")
 
 _case = tables.case
+_SEG = str(SegmentationStorage)
 
 
 class LedgerReader:
@@ -204,11 +206,11 @@ class LedgerReader:
         """Return every attempt of a case, first to last."""
         return self._of_case(tables.attempt, case_id, rows.attempt_row, tables.attempt.c.attempt_id)
 
-    def results(self, case_id: str) -> list[EncodedSeg]:
-        """Return the encoded objects of a case."""
-        return self._of_case(
-            tables.result, case_id, rows.encoded_seg, tables.result.c.sop_instance_uid
-        )
+    def results(self, case_id: str) -> list[EncodedObject]:
+        """Return the encoded objects of a case: its SEG, then what goes with it."""
+        own = tables.result.c
+        order = (sa.case((own.sop_class_uid == _SEG, 0), else_=1), own.sop_instance_uid)
+        return self._of_case(tables.result, case_id, rows.encoded_object, *order)
 
     def receipts(self, case_id: str) -> list[DeliveryReceipt]:
         """Return the receipts of a case, first to last."""

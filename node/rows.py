@@ -12,7 +12,7 @@ from node.cases import (
     CaseState,
     ClosedBy,
     DeliveryReceipt,
-    EncodedSeg,
+    EncodedObject,
     ReceivedInstance,
     SeriesDecision,
     Stage,
@@ -117,9 +117,9 @@ def series_decision(row: Row[Any]) -> SeriesDecision:
     return SeriesDecision(**values_of(row, SeriesDecision))
 
 
-def encoded_seg(row: Row[Any]) -> EncodedSeg:
+def encoded_object(row: Row[Any]) -> EncodedObject:
     """Return a row of ``result``."""
-    return EncodedSeg(**values_of(row, EncodedSeg))
+    return EncodedObject(**values_of(row, EncodedObject))
 
 
 def delivery_receipt(row: Row[Any]) -> DeliveryReceipt:

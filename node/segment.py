@@ -45,6 +45,8 @@ def segment_case(
             role="entropy",
         )
         convert.write_entropy(entropy, case, spool)
+    else:
+        convert.drop_entropy(case, spool)
     return prediction.label_map
 
 

@@ -270,6 +270,7 @@ class Destination(_Peer):
 
     name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
     transport: Transport
+    entropy: bool = False
     timeout_s: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")
@@ -312,6 +313,8 @@ class Settings(BaseSettings):
         names = [destination.name for destination in self.destinations]
         if len(set(names)) != len(names):
             raise ValueError("two destinations have the same name")
+        if any(one.entropy for one in self.destinations) and not self.model.uncertainty:
+            raise ValueError("a destination wants the entropy, [model] uncertainty is off")
         return self
 
     @property

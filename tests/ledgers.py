@@ -10,7 +10,7 @@ from node.cases import (
     AssembledSeries,
     CaseState,
     ClosedBy,
-    EncodedSeg,
+    EncodedObject,
     Ending,
     ReceivedInstance,
     SeriesDecision,
@@ -87,8 +87,8 @@ def closed(ledger: Ledger, row: CaseRow) -> CaseRow:
     return ledger.case(row.case_id)
 
 
-def encoded(row: CaseRow, uid: str = "2.25.1") -> EncodedSeg:
-    return EncodedSeg(
+def encoded(row: CaseRow, uid: str = "2.25.1") -> EncodedObject:
+    return EncodedObject(
         case_id=row.case_id,
         path=f"cases/{row.case_id}/seg.dcm",
         sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4",

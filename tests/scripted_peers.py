@@ -21,7 +21,7 @@ from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
-from node.cases import EncodedSeg, Transport
+from node.cases import EncodedObject, Transport
 from node.settings import Destination
 
 LOOPBACK = "127.0.0.1"
@@ -32,7 +32,7 @@ _META_BEGINS_AT = 144
 
 def small_object(
     folder: Path, *, side: int = 64, transfer_syntax: UID = ExplicitVRLittleEndian
-) -> tuple[EncodedSeg, Path]:
+) -> tuple[EncodedObject, Path]:
     """Write a valid MR image of side x side pixels; return what it is and where it lies."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
@@ -56,8 +56,8 @@ def small_object(
     return _described(ds, path), path
 
 
-def _described(ds: Dataset, path: Path) -> EncodedSeg:
-    return EncodedSeg(
+def _described(ds: Dataset, path: Path) -> EncodedObject:
+    return EncodedObject(
         case_id="a" * 32,
         path=path.name,
         sop_class_uid=ds.SOPClassUID,

@@ -18,7 +18,7 @@ from node.ledger import Ledger
 from node.pipeline import Parts, Pipeline, Segmenter, Stop, next_jobs
 from node.receive.instance import Intake, Offer
 from node.rows import CaseRow
-from node.settings import Align, Assemble, Delivery, Destination, Settings
+from node.settings import Align, Assemble, Delivery, Destination, Model, Settings
 from node.spool import Spool
 from tests.nodes import MODEL
 
@@ -86,7 +86,10 @@ def parts(spool: Spool, ledger: Ledger, *destinations: Destination) -> Parts:
     delivery = Delivery(first_delay_s=1.0, longest_delay_s=3.0, max_attempts=3)
     return Parts(
         settings=Settings(
-            destinations=destinations, delivery=delivery, align=Align(registration="off")
+            destinations=destinations,
+            delivery=delivery,
+            align=Align(registration="off"),
+            model=Model(uncertainty=any(one.entropy for one in destinations)),
         ),
         ledger=ledger,
         spool=spool,

@@ -25,7 +25,7 @@ from node.cases import (
     CaseState,
     ClosedBy,
     DeliveryReceipt,
-    EncodedSeg,
+    EncodedObject,
     Ending,
     ReceivedInstance,
     SeriesDecision,
@@ -252,7 +252,7 @@ class WebNode:
         self.ledger.move(case_id, moved_to)
         self.ledger.end_attempt(attempt_id, outcome="done")
 
-    def encode(self, case_id: str, *, held_for: Sequence[str] = ()) -> EncodedSeg:
+    def encode(self, case_id: str, *, held_for: Sequence[str] = ()) -> EncodedObject:
         """Take a closed case to its encoded result, files included."""
         self.attempt(case_id, Stage.CONVERT, CaseState.ASSEMBLED)
         self.attempt(case_id, Stage.SEGMENT, CaseState.SEGMENTED)
@@ -264,7 +264,7 @@ class WebNode:
         (folder / "channels.nii.gz").write_bytes(b"\x1f\x8b channels")
         (folder / "entropy.nii.gz").write_bytes(b"\x1f\x8b entropy")
         row = self.ledger.case(case_id)
-        seg = EncodedSeg(
+        seg = EncodedObject(
             case_id=case_id,
             path=f"cases/{case_id}/seg.dcm",
             sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4",
@@ -307,7 +307,7 @@ class WebNode:
         self.ledger.end_attempt(attempt_id, outcome="retry", code=error.code, sentence=str(error))
         return error
 
-    def deliver(self, seg: EncodedSeg) -> None:
+    def deliver(self, seg: EncodedObject) -> None:
         """Deliver a result."""
         attempt_id = self.ledger.begin_attempt(seg.case_id, Stage.DELIVER, "pacs")
         self.ledger.save_receipt(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from node.cases import DeliveryReceipt, EncodedSeg, Transport
+from node.cases import DeliveryReceipt, EncodedObject, Transport
 from node.deliver import store_scu, stow_client
 from node.settings import Destination
 
 
 def send(
-    seg: EncodedSeg,
+    seg: EncodedObject,
     file: Path,
     destination: Destination,
     *,

@@ -26,7 +26,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from node import dimse
-from node.cases import DeliveryReceipt, EncodedSeg, Transport
+from node.cases import DeliveryReceipt, EncodedObject, Transport
 from node.dimse import Status
 from node.errors import PeerRefusedError, PeerUnavailableError
 from node.settings import Destination
@@ -45,7 +45,7 @@ _LEFTOVER_JOIN_S = 5.0
 
 
 def send(
-    seg: EncodedSeg,
+    seg: EncodedObject,
     file: Path,
     destination: Destination,
     *,
@@ -56,7 +56,7 @@ def send(
 
     Parameters
     ----------
-    seg : EncodedSeg
+    seg : EncodedObject
         What the file holds.
     file : Path
         A DICOM file (PS3.10).

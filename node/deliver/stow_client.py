@@ -20,7 +20,7 @@ from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from node.cases import DeliveryReceipt, EncodedSeg, Transport
+from node.cases import DeliveryReceipt, EncodedObject, Transport
 from node.dimse import Status, is_out_of_resources
 from node.errors import PeerRefusedError, PeerUnavailableError
 from node.settings import Destination
@@ -31,7 +31,7 @@ _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, 
 
 
 def send(
-    seg: EncodedSeg,
+    seg: EncodedObject,
     file: Path,
     destination: Destination,
     *,
@@ -42,7 +42,7 @@ def send(
 
     Parameters
     ----------
-    seg : EncodedSeg
+    seg : EncodedObject
         What the file holds.
     file : Path
         A DICOM file (PS3.10).

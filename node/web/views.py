@@ -16,7 +16,7 @@ from converters.volume import Segment
 from inference.declarations import Region
 from inference.manifest import Manifest
 from node import findings, series_table
-from node.cases import CaseState, DeliveryReceipt, EncodedSeg, SeriesDecision
+from node.cases import CaseState, DeliveryReceipt, EncodedObject, SeriesDecision
 from node.reading import LedgerReader
 from node.rows import AttemptRow, CaseRow
 from node.settings import Settings
@@ -28,6 +28,7 @@ SHORT_ID_LENGTH = 8
 PREVIEW = "preview.png"
 FILES = {
     "seg.dcm": "application/dicom",
+    "entropy.dcm": "application/dicom",
     "labels.nii.gz": "application/gzip",
     "channels.nii.gz": "application/gzip",
     "entropy.nii.gz": "application/gzip",
@@ -294,7 +295,7 @@ def _receipt(receipt: DeliveryReceipt) -> ReceiptView:
     )
 
 
-def _result(seg: EncodedSeg) -> ResultView:
+def _result(seg: EncodedObject) -> ResultView:
     return ResultView(
         sop_class_uid=seg.sop_class_uid,
         sop_instance_uid=seg.sop_instance_uid,

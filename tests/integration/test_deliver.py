@@ -14,7 +14,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from node.cases import EncodedSeg, Transport
+from node.cases import EncodedObject, Transport
 from node.deliver import routes
 from node.demo.archive import OrthancArchive, choose_archive
 from node.errors import PeerRefusedError, PeerUnavailableError
@@ -46,7 +46,7 @@ def destination_of(orthanc: OrthancArchive, transport: Transport) -> Destination
     return stow_destination(f"{orthanc.http_url}/dicom-web", timeout_s=20.0)
 
 
-def found_by_qido(orthanc: OrthancArchive, seg: EncodedSeg) -> list[str]:
+def found_by_qido(orthanc: OrthancArchive, seg: EncodedObject) -> list[str]:
     """Return the SOP Instance UIDs that the study's series holds."""
     address = f"{orthanc.http_url}/dicom-web/instances"
     query = {"StudyInstanceUID": seg.study_instance_uid, "Modality": "MR"}

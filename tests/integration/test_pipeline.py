@@ -12,14 +12,15 @@ import nibabel
 import numpy as np
 import pytest
 
-from converters.volume import LabelMap
+from converters.volume import LabelMap, Volume
 from inference.errors import ChannelImplausibleError
-from node import findings
+from node import convert, findings
 from node.cases import AssembledCase, CaseState, Stage
 from node.demo.archive import DemoArchive
+from node.encode import PARAMETRIC_MAP
 from node.jobs import Job
 from node.ledger import Ledger
-from node.pipeline import Pipeline, Stop, delay_s, next_jobs
+from node.pipeline import Pipeline, Segmenter, Stop, delay_s, next_jobs
 from node.rows import CaseRow
 from node.settings import Align, Delivery
 from node.spool import Spool
@@ -153,6 +154,47 @@ def test_a_destination_that_fails_keeps_the_result_from_no_other(
     assert ledger.case(closed.case_id).state is CaseState.FAILED
     assert [one.destination for one in ledger.receipts(closed.case_id)] == ["here"]
     assert len(archive.instances()) == 1
+
+
+def unsure(spool: Spool) -> Segmenter:
+    """Return a segmenter that keeps an entropy, as the engine does where it is asked to."""
+    label = bright_is_tumour(spool)
+
+    def _segment(case: AssembledCase, stop: Stop) -> LabelMap:
+        found = label(case, stop)
+        values = np.random.default_rng(0).random(found.grid.shape, dtype=np.float32)
+        entropy = Volume(intensities=values, grid=found.grid, role="entropy")
+        convert.write_entropy(entropy, case, spool)
+        return found
+
+    return _segment
+
+
+def test_the_entropy_goes_to_those_who_want_it_and_a_retry_sends_only_what_lacks(
+    closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive, tmp_path: Path
+) -> None:
+    port = free_port()
+    wanting = at(port, "wanting").model_copy(update={"entropy": True})
+    plain = at(archive.port, "plain")
+    all_parts = dataclasses.replace(parts(spool, ledger, wanting, plain), segmenter=unsure(spool))
+    run_all(all_parts, closed.case_id)  # nobody is at the first one
+    assert ledger.case(closed.case_id).state is CaseState.FAILED
+    seg, entropy = ledger.results(closed.case_id)
+    assert entropy.sop_class_uid == PARAMETRIC_MAP
+    assert [one.sop_instance_uid for one in ledger.receipts(closed.case_id)] == [
+        seg.sop_instance_uid
+    ]
+    late = DemoArchive(tmp_path / "late", port=port)
+    late.start()
+    try:
+        ledger.reopen(closed.case_id)
+        run_all(all_parts, closed.case_id)
+    finally:
+        late.stop()
+    assert ledger.case(closed.case_id).state is CaseState.DELIVERED
+    assert set(late.arrivals) == {seg.sop_instance_uid, entropy.sop_instance_uid}
+    assert set(archive.arrivals) == {seg.sop_instance_uid}
+    assert all(count == 1 for one in (late, archive) for count in one.arrivals.values())
 
 
 def test_a_destination_taken_out_of_the_configuration_is_not_waited_for(

@@ -21,7 +21,7 @@ from converters.volume import LabelMap
 from inference import manifest
 from inference.manifest import Manifest
 from node import encode
-from node.cases import AssembledCase, AssembledSeries, ClosedBy, EncodedSeg, ReceivedInstance
+from node.cases import AssembledCase, AssembledSeries, ClosedBy, EncodedObject, ReceivedInstance
 from node.encode import encode_case, series_description
 from node.spool import Spool
 from node.uids import derived_uid
@@ -91,7 +91,7 @@ def label_map(study: PhantomStudy) -> LabelMap:
     )
 
 
-def file_of(seg: EncodedSeg, spool: Spool) -> Path:
+def file_of(seg: EncodedObject, spool: Spool) -> Path:
     return spool.root / seg.path
 
 

@@ -237,6 +237,14 @@ def test_two_destinations_of_one_name_are_refused(tmp_path: Path) -> None:
         settings.load(_written(tmp_path, one + one))
 
 
+def test_an_entropy_that_nobody_computes_cannot_be_wanted(tmp_path: Path) -> None:
+    one = "[[destinations]]\nname = 'pacs'\ntransport = 'stow'\nurl = 'http://a'\nentropy = true\n"
+    with pytest.raises(ConfigError, match="uncertainty is off"):
+        settings.load(_written(tmp_path, one))
+    found = settings.load(_written(tmp_path, f"[model]\nuncertainty = true\n{one}"))
+    assert found.destinations[0].entropy
+
+
 def test_secrets_are_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _written(
         tmp_path,

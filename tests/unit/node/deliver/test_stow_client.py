@@ -11,7 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
-from node.cases import DeliveryReceipt, EncodedSeg, Transport
+from node.cases import DeliveryReceipt, EncodedObject, Transport
 from node.deliver import stow_client
 from node.errors import PeerRefusedError, PeerUnavailableError
 from node.settings import Destination
@@ -28,12 +28,12 @@ from tests.scripted_peers import (
 SECRET = "open sesame"
 
 
-def sent(seg: EncodedSeg, file: Path, destination: Destination) -> DeliveryReceipt:
+def sent(seg: EncodedObject, file: Path, destination: Destination) -> DeliveryReceipt:
     return stow_client.send(seg, file, destination, calling_ae_title="NODE", attempt=2)
 
 
 @pytest.fixture
-def seg_and_file(tmp_path: Path) -> tuple[EncodedSeg, Path]:
+def seg_and_file(tmp_path: Path) -> tuple[EncodedObject, Path]:
     return small_object(tmp_path)
 
 
@@ -52,7 +52,7 @@ def test_the_file_travels_byte_for_byte_with_its_length(
     assert request.headers["Accept"] == "application/dicom+json"
 
 
-def test_the_receipt_says_what_went_where(seg_and_file: tuple[EncodedSeg, Path]) -> None:
+def test_the_receipt_says_what_went_where(seg_and_file: tuple[EncodedObject, Path]) -> None:
     seg, file = seg_and_file
     with HttpPeer(json_reply(stored_answer(seg.sop_instance_uid))) as peer:
         receipt = sent(seg, file, stow_destination(f"{peer.url}/"))
@@ -60,7 +60,9 @@ def test_the_receipt_says_what_went_where(seg_and_file: tuple[EncodedSeg, Path])
     assert (receipt.transport, receipt.attempt) == (Transport.STOW, 2)
 
 
-def test_a_media_type_with_parameters_is_understood(seg_and_file: tuple[EncodedSeg, Path]) -> None:
+def test_a_media_type_with_parameters_is_understood(
+    seg_and_file: tuple[EncodedObject, Path],
+) -> None:
     seg, file = seg_and_file
     reply = json_reply(
         stored_answer(seg.sop_instance_uid), media_type="Application/DICOM+JSON; charset=utf-8"
@@ -69,7 +71,7 @@ def test_a_media_type_with_parameters_is_understood(seg_and_file: tuple[EncodedS
         assert sent(seg, file, stow_destination(peer.url)).status_code == "0x0000"
 
 
-def test_an_answer_in_xml_is_understood(seg_and_file: tuple[EncodedSeg, Path]) -> None:
+def test_an_answer_in_xml_is_understood(seg_and_file: tuple[EncodedObject, Path]) -> None:
     seg, file = seg_and_file
     body = (
         '<NativeDicomModel><DicomAttribute tag="00081199" vr="SQ" keyword="ReferencedSOPSequence">'
@@ -82,7 +84,9 @@ def test_an_answer_in_xml_is_understood(seg_and_file: tuple[EncodedSeg, Path]) -
         assert sent(seg, file, stow_destination(peer.url)).status_code == "0x0000"
 
 
-def test_a_warning_counts_as_stored_and_is_recorded(seg_and_file: tuple[EncodedSeg, Path]) -> None:
+def test_a_warning_counts_as_stored_and_is_recorded(
+    seg_and_file: tuple[EncodedObject, Path],
+) -> None:
     seg, file = seg_and_file
     answer = stored_answer(seg.sop_instance_uid, warning_reason=0xB000)
     with HttpPeer(json_reply(answer, status=202)) as peer:
@@ -91,7 +95,7 @@ def test_a_warning_counts_as_stored_and_is_recorded(seg_and_file: tuple[EncodedS
 
 @pytest.mark.parametrize("answer", [Dataset(), stored_answer(generate_uid())], ids=["none", "else"])
 def test_success_without_our_instance_is_a_refusal(
-    seg_and_file: tuple[EncodedSeg, Path], answer: Dataset
+    seg_and_file: tuple[EncodedObject, Path], answer: Dataset
 ) -> None:
     seg, file = seg_and_file
     with (
@@ -102,7 +106,7 @@ def test_success_without_our_instance_is_a_refusal(
 
 
 def test_an_empty_list_of_stored_instances_is_a_refusal(
-    seg_and_file: tuple[EncodedSeg, Path],
+    seg_and_file: tuple[EncodedObject, Path],
 ) -> None:
     seg, file = seg_and_file
     body = b'{"00081190":{"vr":"UR"},"00081199":{"vr":"SQ","Value":[]}}'
@@ -111,7 +115,7 @@ def test_an_empty_list_of_stored_instances_is_a_refusal(
         sent(seg, file, stow_destination(peer.url))
 
 
-def test_a_failure_reason_is_a_refusal(seg_and_file: tuple[EncodedSeg, Path]) -> None:
+def test_a_failure_reason_is_a_refusal(seg_and_file: tuple[EncodedObject, Path]) -> None:
     seg, file = seg_and_file
     reply = json_reply(failed_answer(seg.sop_instance_uid, 0xC122), status=202)
     with HttpPeer(reply) as peer, pytest.raises(PeerRefusedError) as caught:
@@ -119,7 +123,7 @@ def test_a_failure_reason_is_a_refusal(seg_and_file: tuple[EncodedSeg, Path]) ->
     assert caught.value.evidence == {"destination": "pacs", "status": "0xC122"}
 
 
-def test_lack_of_resources_is_no_refusal(seg_and_file: tuple[EncodedSeg, Path]) -> None:
+def test_lack_of_resources_is_no_refusal(seg_and_file: tuple[EncodedObject, Path]) -> None:
     seg, file = seg_and_file
     reply = json_reply(failed_answer(seg.sop_instance_uid, 0xA700))
     with HttpPeer(reply) as peer, pytest.raises(PeerUnavailableError, match="0xA700"):
@@ -127,7 +131,7 @@ def test_lack_of_resources_is_no_refusal(seg_and_file: tuple[EncodedSeg, Path]) 
 
 
 def test_an_instance_that_is_there_already_counts_as_stored(
-    seg_and_file: tuple[EncodedSeg, Path],
+    seg_and_file: tuple[EncodedObject, Path],
 ) -> None:
     seg, file = seg_and_file
     with HttpPeer(json_reply(failed_answer(seg.sop_instance_uid, 0x0111))) as peer:
@@ -135,7 +139,9 @@ def test_an_instance_that_is_there_already_counts_as_stored(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 415])
-def test_an_http_refusal_is_a_refusal(seg_and_file: tuple[EncodedSeg, Path], status: int) -> None:
+def test_an_http_refusal_is_a_refusal(
+    seg_and_file: tuple[EncodedObject, Path], status: int
+) -> None:
     seg, file = seg_and_file
     with HttpPeer(Reply(status=status)) as peer, pytest.raises(PeerRefusedError) as caught:
         sent(seg, file, stow_destination(peer.url))
@@ -144,7 +150,7 @@ def test_an_http_refusal_is_a_refusal(seg_and_file: tuple[EncodedSeg, Path], sta
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_passing_http_failure_is_no_refusal_and_is_asked_once(
-    seg_and_file: tuple[EncodedSeg, Path], status: int
+    seg_and_file: tuple[EncodedObject, Path], status: int
 ) -> None:
     seg, file = seg_and_file
     with HttpPeer(Reply(status=status)) as peer, pytest.raises(PeerUnavailableError) as caught:
@@ -169,7 +175,7 @@ def test_a_passing_http_failure_is_no_refusal_and_is_asked_once(
     ],
 )
 def test_an_unreadable_answer_is_never_taken_for_success(
-    seg_and_file: tuple[EncodedSeg, Path], media_type: str, body: bytes
+    seg_and_file: tuple[EncodedObject, Path], media_type: str, body: bytes
 ) -> None:
     seg, file = seg_and_file
     headers = {"Content-Type": media_type} if media_type else {}
@@ -180,7 +186,7 @@ def test_an_unreadable_answer_is_never_taken_for_success(
         sent(seg, file, stow_destination(peer.url))
 
 
-def test_basic_credentials_are_sent(seg_and_file: tuple[EncodedSeg, Path]) -> None:
+def test_basic_credentials_are_sent(seg_and_file: tuple[EncodedObject, Path]) -> None:
     seg, file = seg_and_file
     with HttpPeer(json_reply(stored_answer(seg.sop_instance_uid))) as peer:
         sent(seg, file, stow_destination(peer.url, username="node", password="höchst geheim"))
@@ -189,14 +195,14 @@ def test_basic_credentials_are_sent(seg_and_file: tuple[EncodedSeg, Path]) -> No
     assert base64.b64decode(encoded).decode() == "node:höchst geheim"
 
 
-def test_a_bearer_token_is_sent(seg_and_file: tuple[EncodedSeg, Path]) -> None:
+def test_a_bearer_token_is_sent(seg_and_file: tuple[EncodedObject, Path]) -> None:
     seg, file = seg_and_file
     with HttpPeer(json_reply(stored_answer(seg.sop_instance_uid))) as peer:
         sent(seg, file, stow_destination(peer.url, bearer_token="abc.def"))
     assert peer.requests[0].headers["Authorization"] == "Bearer abc.def"
 
 
-def test_nothing_follows_a_redirect(seg_and_file: tuple[EncodedSeg, Path]) -> None:
+def test_nothing_follows_a_redirect(seg_and_file: tuple[EncodedObject, Path]) -> None:
     seg, file = seg_and_file
     with HttpPeer(json_reply(stored_answer(seg.sop_instance_uid))) as elsewhere:
         reply = Reply(status=307, headers={"Location": f"{elsewhere.url}/studies"})
@@ -206,7 +212,7 @@ def test_nothing_follows_a_redirect(seg_and_file: tuple[EncodedSeg, Path]) -> No
 
 
 @pytest.mark.parametrize("status", [401, 500])
-def test_a_traceback_shows_no_secret(seg_and_file: tuple[EncodedSeg, Path], status: int) -> None:
+def test_a_traceback_shows_no_secret(seg_and_file: tuple[EncodedObject, Path], status: int) -> None:
     seg, file = seg_and_file
     with (
         HttpPeer(Reply(status=status)) as peer,
