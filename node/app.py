@@ -201,6 +201,7 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
         "model_id": manifest.model_id,
         "weights_sha256": manifest.weights_sha256,
         "device": model.device,
+        "runtime": model.runtime.name,
     }
     turns = Turns()
 
@@ -228,13 +229,24 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
     beat = _beating(ledger, settings, "infer", detail)
     for ticker in (sweeper, *looking):
         ticker.start()
-    logs.get().info("role.started", model_id=manifest.model_id, device=model.device)
+    _say_what_runs(model)
     stopping.wait()
     predictor.end()
     for ticker in (sweeper, *looking, beat):
         ticker.stop()
     worker.stop()
     ledger.close()
+
+
+def _say_what_runs(model: LoadedModel) -> None:
+    if model.runtime_reason:
+        logs.get().warning("runtime.fallen_back", reason=model.runtime_reason)
+    logs.get().info(
+        "role.started",
+        model_id=model.manifest.model_id,
+        device=model.device,
+        runtime=model.runtime.name,
+    )
 
 
 def _predicting(

@@ -49,6 +49,7 @@ KEYS = frozenset(
         "address",
         "model_id",
         "device",
+        "runtime",
         "queue",
         "kind",
         "place",

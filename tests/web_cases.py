@@ -263,6 +263,7 @@ class WebNode:
         (folder / "labels.nii.gz").write_bytes(b"\x1f\x8b labels")
         (folder / "channels.nii.gz").write_bytes(b"\x1f\x8b channels")
         (folder / "entropy.nii.gz").write_bytes(b"\x1f\x8b entropy")
+        (folder / "entropy.dcm").write_bytes(b"DICM entropy")
         row = self.ledger.case(case_id)
         seg = EncodedObject(
             case_id=case_id,

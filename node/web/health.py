@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from inference.manifest import Manifest
 from node.cases import WORKING
@@ -56,6 +57,7 @@ class Health:
     model_loaded: bool
     model: ModelView
     device: str | None
+    runtime: str | None
     queue_depth: int
     cases: dict[str, int]
     workers: tuple[WorkerView, ...]
@@ -67,25 +69,26 @@ def read(ledger: LedgerReader, manifest: Manifest, jobs: Jobs, spool: Spool) -> 
     counts = ledger.counts()
     rows = ledger.workers()
     alive = [row for row in rows if row.age_s < jobs.heartbeat_timeout_s]
-    devices = [
-        str(row.detail.get("device"))
+    loaded = [
+        row.detail
         for row in alive
         if row.role == "infer"
         and row.detail is not None
         and row.detail.get("weights_sha256") == manifest.weights_sha256
     ]
     has_space = spool.free_bytes() >= spool.free_floor_bytes
-    missing = _missing(alive, is_loaded=bool(devices), has_space=has_space)
+    missing = _missing(alive, is_loaded=bool(loaded), has_space=has_space)
     return Health(
         status="degraded" if missing else "ok",
-        model_loaded=bool(devices),
+        model_loaded=bool(loaded),
         model=ModelView(
             id=manifest.id,
             version=manifest.version,
             title=manifest.title,
             demonstration=manifest.is_demonstration,
         ),
-        device=devices[0] if devices else None,
+        device=_first(loaded, "device"),
+        runtime=_first(loaded, "runtime"),
         queue_depth=sum(counts[state] for state in WORKING),
         cases={state.value: count for state, count in counts.items()},
         workers=tuple(
@@ -93,6 +96,10 @@ def read(ledger: LedgerReader, manifest: Manifest, jobs: Jobs, spool: Spool) -> 
         ),
         missing=missing,
     )
+
+
+def _first(details: Sequence[Mapping[str, Any]], key: str) -> str | None:
+    return next((str(one[key]) for one in details if key in one), None)
 
 
 def _missing(alive: Sequence[WorkerRow], *, is_loaded: bool, has_space: bool) -> tuple[str, ...]:
