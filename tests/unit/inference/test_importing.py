@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from monai.inferers.utils import sliding_window_inference
-from monai.transforms.compose import Compose
-from monai.transforms.intensity.dictionary import NormalizeIntensityd
-from monai.transforms.io.dictionary import LoadImaged
-from monai.transforms.spatial.dictionary import Orientationd, Spacingd
-from monai.transforms.utility.dictionary import EnsureChannelFirstd
 
-from converters.volume import Grid, Volume
 from inference import importing, manifest, model, self_test
 from inference.errors import ModelImportError, ModelUnusableError
 from inference.importing import Identity, Imported
-from inference.predict import predict
-from tests import checkpoints
+from tests import checkpoints, decathlon
 from tests.checkpoints import SMALL, TRUE
 
 IDENTITY = Identity(model_id="imported", version="1.0.0")
@@ -248,22 +238,6 @@ def test_a_hostile_checkpoint_gives_no_model(tmp_path: Path) -> None:
 # -- the same labels as the plain calls -----------------------------------------------------------
 
 
-def decathlon_like(folder: Path) -> tuple[Path, nib.Nifti1Image]:
-    """Write a 4-D image as the Decathlon has them: LPS, 1 mm, 0 outside a ball of tissue."""
-    rng = np.random.default_rng(5)
-    shape = (26, 31, 29)
-    away = np.indices(shape) - np.array([12.0, 16.0, 14.0])[:, None, None, None]
-    inside = np.sqrt((away**2).sum(axis=0)) < 11.5
-    voxels = 400.0 + 150.0 * rng.standard_normal((*shape, 4), dtype=np.float32)
-    voxels[~inside] = 0.0
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
-    affine[:3, 3] = [20.0, 31.0, -17.0]
-    image = nib.Nifti1Image(voxels.astype(np.float32), affine)  # type: ignore[no-untyped-call]
-    file = folder / "image.nii.gz"
-    nib.save(image, file)
-    return file, image
-
-
 @pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
 def test_labels_are_those_of_the_plain_monai_calls_voxel_for_voxel(tmp_path: Path) -> None:
     trained = checkpoints.network()
@@ -272,41 +246,10 @@ def test_labels_are_those_of_the_plain_monai_calls_voxel_for_voxel(tmp_path: Pat
         file, checkpoints.prefixed(trained.state_dict(), "net."), checkpoints.network()
     )
     done = imported(file, tmp_path, checkpoints.template(tmp_path))
-    image_file, image = decathlon_like(tmp_path)
-
-    read = Compose(
-        [
-            LoadImaged(keys="image", image_only=True),
-            EnsureChannelFirstd(keys="image"),
-            Orientationd(keys="image", axcodes="RAS", labels=None),
-            Spacingd(keys="image", pixdim=(1.0, 1.0, 1.0), mode="bilinear"),
-            NormalizeIntensityd(keys="image", nonzero=True, channel_wise=True),
-        ]
-    )
-    prepared = read({"image": str(image_file)})["image"]
-    with torch.inference_mode():
-        scores = sliding_window_inference(
-            prepared[None].as_tensor(), (16, 16, 16), 4, trained, overlap=0.5, mode="constant"
-        )
-    assert isinstance(scores, torch.Tensor)
-    plain = scores.argmax(dim=1)[0].numpy()  # RAS: both in-plane axes of the file turned
-
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine
-    voxels = np.asarray(image.dataobj, dtype=np.float32)
-    volumes = []
-    for channel, role in enumerate(done.manifest.roles):
-        turned = np.ascontiguousarray(voxels[..., channel].transpose(2, 1, 0))
-        grid = Grid(
-            shape=turned.shape, index_to_lps_mm=lps[:, [2, 1, 0, 3]], frame_of_reference_uid=""
-        )
-        volumes.append(Volume(intensities=turned, grid=grid, role=role))
-    # The image is stripped already, and no head whose brain could be found.
-    space = done.manifest.space.model_copy(update={"skull": "any"})
-    loaded = model.load(done.manifest, device="cpu", threads=1)
-    given = replace(loaded, manifest=done.manifest.model_copy(update={"space": space}))
-    found = predict(volumes, given, reference_role="t1gd").label_map.labels
+    image = decathlon.write_image(tmp_path)
+    plain = decathlon.plain_labels(image, trained, (16, 16, 16))
     assert len(np.unique(plain)) == 4
-    assert np.array_equal(found.transpose(2, 1, 0)[::-1, ::-1], plain)
+    assert np.array_equal(decathlon.node_labels(image, done.manifest), plain)
 
 
 def test_a_written_model_is_read_by_the_node(tmp_path: Path) -> None:
