@@ -12,7 +12,7 @@ import itertools
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -70,8 +70,8 @@ class Runtime(Protocol):
     def name(self) -> str:
         """Library and precision, for people."""
 
-    def scores(self, windows: Iterable[Tensor], stop: Stop) -> Iterator[Tensor]:
-        """Return the scores of each window, in order.
+    def scores(self, windows: Iterable[Tensor], stop: Stop) -> Generator[Tensor]:
+        """Return the scores of each window, in order; close it to leave the rest uncomputed.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ class TorchRuntime:
         precision = "float32" if self._half is None else str(self._half).removeprefix("torch.")
         return f"torch {torch.__version__} {precision}"
 
-    def scores(self, windows: Iterable[Tensor], stop: Stop) -> Iterator[Tensor]:
+    def scores(self, windows: Iterable[Tensor], stop: Stop) -> Generator[Tensor]:
         """Return the scores of each window; batches shrink where the device's memory ends."""
         self._stop = stop
         waiting = iter(windows)
@@ -199,7 +199,7 @@ class OpenVinoRuntime:
         """Library and precision, for people."""
         return f"OpenVINO {openvino.__version__.partition('-')[0]} float32"
 
-    def scores(self, windows: Iterable[Tensor], stop: Stop) -> Iterator[Tensor]:
+    def scores(self, windows: Iterable[Tensor], stop: Stop) -> Generator[Tensor]:
         """Return the scores of each window; the next one computes while one is looked at."""
         running: deque[Any] = deque()
         try:

@@ -7,6 +7,7 @@ once, the next windows compute while one is blended, and a computation can be st
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -169,15 +170,13 @@ def _slide(channels: Tensor, runtime: Runtime, plan: Infer, count: _Count, stop:
     extent = tuple(padded.shape[1:])
     places = dense_patch_slices(extent, plan.window, _steps(extent, plan))
     is_empty = [not bool(padded[(slice(None), *place)].any()) for place in places]
-    found = runtime.scores(_to_compute(padded, places, is_empty), stop)
-    of_nothing = next(found) if any(is_empty) else None
     blended = _Blend(extent, plan)
-    for place, empty in zip(places, is_empty, strict=True):
-        scores = of_nothing if empty and of_nothing is not None else next(found)
-        blended.add(scores[0], place)
-        count.one_more()
-    for _ in found:  # lets the runtime clear up
-        pass
+    with contextlib.closing(runtime.scores(_to_compute(padded, places, is_empty), stop)) as found:
+        of_nothing = next(found) if any(is_empty) else None
+        for place, empty in zip(places, is_empty, strict=True):
+            scores = of_nothing if empty and of_nothing is not None else next(found)
+            blended.add(scores[0], place)
+            count.one_more()
     spans = (slice(start, start + size) for start, size in zip(before, sizes, strict=True))
     return blended.mean()[(slice(None), *spans)]
 

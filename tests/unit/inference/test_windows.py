@@ -248,3 +248,15 @@ def test_a_window_is_stopped_in_its_middle_in_openvino() -> None:
     # Whatever was cancelled, the next computation starts afresh.
     small = replace(model, manifest=DEMO.model_copy(update={"infer": planned("constant", 0.5)}))
     assert torch.isfinite(windows.run(noise((16, 24, 16)), small)).all()
+
+
+def test_what_is_left_uncomputed_disturbs_no_later_computation() -> None:
+    plan = planned("constant", 0.5)
+    model = in_openvino(plan)
+    narrow = replace(model, runtime=OpenVinoRuntime(nn.Conv3d(4, 2, 2).eval(), threads=2))
+    with pytest.raises(InvalidOutputError, match="scores lie on") as caught:
+        windows.run(noise((40, 40, 40)), narrow)
+    later = replace(narrow, manifest=narrow.manifest)
+    with pytest.raises(InvalidOutputError, match="scores lie on"):
+        windows.run(noise((40, 40, 40)), later)
+    assert caught.value.__traceback__ is not None  # its frames still hold the first computation
