@@ -1,4 +1,4 @@
-"""The command line of a node that a test has changed, for the scripts that change it."""
+"""The command line of a node that a test has changed, for the modules that change it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from node import app, logs, settings, supervise
 from node.pipeline import Boundary
 
 
-def serve(script: str, boundary: Boundary | None = None) -> None:
-    """Run a role, or all of them under a supervisor that starts them by the same script."""
+def serve(module: str, boundary: Boundary | None = None) -> None:
+    """Run a role, or all of them under a supervisor that starts them by the same module."""
     parser = argparse.ArgumentParser()
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("--config", type=Path, required=True)
@@ -25,7 +25,7 @@ def serve(script: str, boundary: Boundary | None = None) -> None:
             supervise.ROLES,
             arguments.config,
             longest_delay_s=0.5,  # nine crashes of one role would take minutes otherwise
-            entry=(sys.executable, script),
+            entry=(sys.executable, "-m", module),
         )
         supervise.run_until_signal(supervisor)
     elif arguments.role == "work":

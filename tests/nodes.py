@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "models" / "demo-glioma"
 BRAIN_MASK = ROOT / "models" / "brain-mask"
-POISONED = (sys.executable, str(ROOT / "tests" / "poisoned_node.py"))
+POISONED = (sys.executable, "-m", "tests.poisoned_node")
 PLAIN = (sys.executable, "-m", "node")
 _MR = "1.2.840.10008.5.1.4.1.1.4"
 _EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"

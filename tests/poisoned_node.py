@@ -1,4 +1,4 @@
-"""`python tests/poisoned_node.py serve ...`: the command line with a network that some cases spoil.
+"""`python -m tests.poisoned_node serve ...`: the command line with a network that some cases spoil.
 
 The file named by POISON_PLAN maps Study Instance UIDs to what happens in each window: ``nan``,
 ``memory``, ``crash`` or ``slow`` (from when the file named by POISON_GATE exists). For all other
@@ -17,4 +17,4 @@ if __name__ == "__main__":
         from tests import poison
 
         poison.install()
-    entries.serve(__file__)
+    entries.serve("tests.poisoned_node")

@@ -1,4 +1,4 @@
-"""`python tests/faults/crashing_node.py serve ...`: the command line with a crash inside.
+"""`python -m tests.faults.crashing_node serve ...`: the command line with a crash inside.
 
 The file named by CRASH_PLAN holds the name of a boundary in `node.pipeline`; the process that
 passes it removes the file and dies as by kill -9. With "always" behind the name the file stays.
@@ -24,4 +24,4 @@ def _crash_at(boundary: str) -> None:
 
 
 if __name__ == "__main__":
-    entries.serve(__file__, _crash_at)
+    entries.serve("tests.faults.crashing_node", _crash_at)

@@ -32,7 +32,7 @@ BOUNDARIES = [
     )
     for where in ("start", middle, "done")
 ]
-CRASHING = (sys.executable, str(ROOT / "tests" / "faults" / "crashing_node.py"))
+CRASHING = (sys.executable, "-m", "tests.faults.crashing_node")
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ import httpx
 import pytest
 
 from tests import predictions, tiny_models
-from tests.nodes import ROOT, RunningNode
+from tests.nodes import RunningNode
 from tests.predictions import form, head
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 
-CRASHING = (sys.executable, str(ROOT / "tests" / "faults" / "crashing_node.py"))
+CRASHING = (sys.executable, "-m", "tests.faults.crashing_node")
 URL = "/api/v1/predict"
 
 
