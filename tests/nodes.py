@@ -178,6 +178,7 @@ class RunningNode:
             lambda: len([one for one in self.cases() if one["state"] == state]) >= count,
             timeout_s,
             f"{count} cases to be {state}",
+            poll_s=0.3,  # the answer names every case: asked more often, it slows what it waits for
         )
         return [one for one in self.cases() if one["state"] == state]
 

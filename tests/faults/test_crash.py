@@ -32,6 +32,8 @@ BOUNDARIES = [
     )
     for where in ("start", middle, "done")
 ]
+# Registration takes most of a case's time, and is not what this is about.
+QUICK = {"align": 'registration = "off"'}
 CRASHING = (sys.executable, "-m", "tests.faults.crashing_node")
 
 
@@ -66,6 +68,7 @@ def test_a_crash_at_every_stage_boundary_still_gives_exactly_one_result(
         [destination("archive", port=archive.port)],
         entry=CRASHING,
         environment={"CRASH_PLAN": str(plan)},
+        options=QUICK,
     )
     with node:
         node.wait_ready()
@@ -93,6 +96,7 @@ def test_a_study_that_kills_its_process_again_and_again_is_failed_and_can_be_ret
         [destination("archive", port=archive.port)],
         entry=POISONED,
         environment={"POISON_PLAN": str(plan)},
+        options=QUICK,
     )
     with node:
         node.wait_ready()
@@ -114,7 +118,9 @@ def test_a_node_stopped_in_mid_study_drains_and_goes_on_where_it_stood(
     tmp_path: Path, archive: DemoArchive
 ) -> None:
     study = _study(tmp_path, 3)
-    node = RunningNode(tmp_path / "node", [destination("archive", port=archive.port)])
+    node = RunningNode(
+        tmp_path / "node", [destination("archive", port=archive.port)], options=QUICK
+    )
     with node:
         node.wait_ready()
         push(_interleaved(study), node.dicom_port)
@@ -135,7 +141,9 @@ def test_kills_at_random_moments_lose_and_double_nothing(
 ) -> None:
     chance = random.Random(20261123)
     studies = [_study(tmp_path, seed) for seed in range(8)]
-    node = RunningNode(tmp_path / "node", [destination("archive", port=archive.port)])
+    node = RunningNode(
+        tmp_path / "node", [destination("archive", port=archive.port)], options=QUICK
+    )
     with node:
         node.wait_ready()
         for study in studies:
