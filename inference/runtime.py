@@ -1,7 +1,7 @@
 """What runs a network: windows in, scores out, in order, on the processor or on a GPU.
 
-On the processor networks run in OpenVINO, which gives the scores of torch to rounding in a half to
-a third of its time; where it does not (a network that it cannot take, or other scores), torch runs
+On the processor networks run in OpenVINO, which gives the scores of torch to rounding in about half
+of its time; where it does not (a network that it cannot take, or other scores), torch runs
 them. On a GPU torch runs them, in half precision where that gives the same labels.
 """
 
