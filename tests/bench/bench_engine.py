@@ -181,9 +181,15 @@ def fitted(name: str, steps: int) -> nn.Module:
     if not file.is_file():
         _KEPT.mkdir(parents=True, exist_ok=True)
         _fit(name, network.train(), [generated(seed) for seed in (1, 2, 3)], steps)
-        safetensors.torch.save_file(network.state_dict(), file)
+        _save(network, file)
     network.load_state_dict(safetensors.torch.load_file(file))
     return network.eval()
+
+
+def _save(network: nn.Module, file: Path) -> None:
+    # DynUNet names some of its parameters twice, which safetensors takes only as copies.
+    copies = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    safetensors.torch.save_file(copies, file)
 
 
 def _fit(name: str, network: nn.Module, images: list[Image], steps: int) -> None:
@@ -397,7 +403,7 @@ def main() -> None:
         image = whole if name == "unet" or asked.whole else middle(whole)
         np.save(_KEPT / "channels.npy", image.channels.numpy())
         np.save(_KEPT / "truth.npy", image.truth)
-        safetensors.torch.save_file(network.state_dict(), _KEPT / "weights.safetensors")
+        _save(network, _KEPT / "weights.safetensors")
         compare(name, "engine", (), _KEPT, asked.rounds)
         compare(name, "crop", (), _KEPT, asked.rounds)
         compare(name, "engine", (0,), _KEPT, max(1, asked.rounds // 2))
