@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian
 
 from converters import seg_sources
 from converters.errors import ReadBackError
-from converters.seg import SegIdentity, dress
+from converters.seg import SegIdentity, dress, made_by
 from converters.volume import Grid
 
 ENTROPY = Code("PREDICTIVE_ENTROPY", "99NEUROSEG", "Predictive entropy, share of the largest")
@@ -85,25 +84,10 @@ def build_parametric_map(
     found = ParametricMap(
         source_images=carriers,
         pixel_array=field,
-        series_instance_uid=identity.series_instance_uid,
-        series_number=identity.series_number,
-        sop_instance_uid=identity.sop_instance_uid,
-        instance_number=1,
-        manufacturer=identity.manufacturer,
-        manufacturer_model_name=identity.model_name,
-        software_versions="",
-        device_serial_number=identity.device_serial_number,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=0.5, window_width=1.0)],
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        content_description=identity.content_description,
-        content_label=identity.content_label,
-        series_description=identity.series_description,
-        content_date=created.date(),
-        content_time=created.time(),
-        series_date=created.date(),
-        series_time=created.time(),
+        **made_by(identity, created),
     )
     seg_sources.point_at_frames(found, sources, frames)
     dress(found, sources[0], identity, created)

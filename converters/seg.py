@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import highdicom as hd
 from highdicom.color import CIELabColor
@@ -171,26 +172,33 @@ def _encoded(
         segment_descriptions=[
             _described(segment, identity, label_map.model_id) for segment in label_map.segments
         ],
-        series_instance_uid=identity.series_instance_uid,
-        series_number=identity.series_number,
-        sop_instance_uid=identity.sop_instance_uid,
-        instance_number=1,
-        manufacturer=identity.manufacturer,
-        manufacturer_model_name=identity.model_name,
-        software_versions="",  # pydicom takes no tuple here; `_sign` sets them
-        device_serial_number=identity.device_serial_number,
         fractional_type="OCCUPANCY",
         max_fractional_value=1,
-        content_description=identity.content_description,
-        content_label=identity.content_label,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=bool(label_map.labels.any()),
-        series_description=identity.series_description,
-        content_date=created.date(),
-        content_time=created.time(),
-        series_date=created.date(),
-        series_time=created.time(),
+        **made_by(identity, created),
     )
+
+
+def made_by(identity: SegIdentity, created: datetime) -> dict[str, Any]:
+    """Return what highdicom is told of every derived object: who it is, who made it, and when."""
+    return {
+        "series_instance_uid": identity.series_instance_uid,
+        "series_number": identity.series_number,
+        "sop_instance_uid": identity.sop_instance_uid,
+        "instance_number": 1,
+        "manufacturer": identity.manufacturer,
+        "manufacturer_model_name": identity.model_name,
+        "software_versions": "",  # pydicom takes no tuple here; `_sign` sets them
+        "device_serial_number": identity.device_serial_number,
+        "content_description": identity.content_description,
+        "content_label": identity.content_label,
+        "transfer_syntax_uid": ExplicitVRLittleEndian,
+        "series_description": identity.series_description,
+        "content_date": created.date(),
+        "content_time": created.time(),
+        "series_date": created.date(),
+        "series_time": created.time(),
+    }
 
 
 def _pad_with_zero(seg: Dataset) -> None:

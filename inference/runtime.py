@@ -107,7 +107,7 @@ class TorchRuntime:
 
     def __init__(self, network: nn.Module, device: str, half: torch.dtype | None = None) -> None:
         self._network, self._device, self._half = network, device, half
-        self._stop: Stop = _never
+        self._stop: Stop = never
         self._at_once = 0 if device == "cuda" else 1  # 0: find out
         for layer in network.modules():
             if not any(True for _ in layer.children()):
@@ -313,7 +313,7 @@ def choose(
     try:
         candidate = OpenVinoRuntime(network, threads)
         expected = candidate.prepare(noise)
-        (found,) = candidate.scores([noise], _never)
+        (found,) = candidate.scores([noise], never)
     except _OPENVINO_FAILS as error:
         reason = f"OpenVINO cannot run the network ({type(error).__name__})"
         return _in_torch(network, noise, reason)
@@ -333,7 +333,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 def _in_torch(network: nn.Module, noise: Tensor, reason: str) -> Chosen:
     runtime = TorchRuntime(network, "cpu")
-    (found,) = runtime.scores([noise], _never)
+    (found,) = runtime.scores([noise], never)
     return Chosen(runtime=runtime, shape=tuple(found.shape), reason=reason)
 
 
@@ -344,7 +344,7 @@ def _on_gpu(network: nn.Module, noise: Tensor) -> Chosen:
     network.to("cuda")
     half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     candidate = TorchRuntime(network, "cuda", half)
-    (found,) = candidate.scores([noise], _never)
+    (found,) = candidate.scores([noise], never)
     equal = float((found.argmax(dim=1) == expected.argmax(dim=1)).float().mean())
     if equal >= _LEAST_EQUAL and bool(torch.isfinite(found).all()):
         return Chosen(runtime=candidate, shape=tuple(found.shape))
@@ -352,5 +352,6 @@ def _on_gpu(network: nn.Module, noise: Tensor) -> Chosen:
     return Chosen(runtime=TorchRuntime(network, "cuda"), shape=tuple(found.shape), reason=reason)
 
 
-def _never() -> bool:
+def never() -> bool:
+    """Want every result."""
     return False

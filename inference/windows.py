@@ -23,7 +23,7 @@ from inference.activation import activated, scores_of
 from inference.declarations import Infer
 from inference.errors import DeviceMemoryError, InvalidOutputError, PredictionStoppedError
 from inference.model import LoadedModel
-from inference.runtime import Runtime, Stop, StoppedError
+from inference.runtime import Runtime, Stop, StoppedError, never
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the windows done and the windows in all."""
@@ -83,7 +83,7 @@ def run(
     extent = tuple(channels.shape[1:])
     count = _Count(len(copies) * count_windows(extent, plan), progress or _silent)
     try:
-        return _mean_of_copies(channels, model, plan, copies, count, stop or _never)
+        return _mean_of_copies(channels, model, plan, copies, count, stop or never)
     except StoppedError as error:
         raise PredictionStoppedError(windows_done=count.done, window_count=count.total) from error
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -100,10 +100,6 @@ def _exhausted(plan: Infer, count: _Count) -> DeviceMemoryError:
 
 def _silent(_done: int, _total: int) -> None:
     """Report to nobody."""
-
-
-def _never() -> bool:
-    return False
 
 
 def _plan_for(channels: Tensor, plan: Infer) -> Infer:

@@ -131,19 +131,24 @@ def _print_end(row: CaseRow) -> None:
 # -- what an operator can do ----------------------------------------------------------------------
 
 
+def _submit(row: CaseRow, ledger: Ledger, settings: Settings) -> None:
+    """Queue what a case needs in the state that it was brought to."""
+    from node.jobs import Jobs
+    from node.pipeline import next_jobs
+
+    jobs = Jobs(settings.jobs_url)
+    for job in next_jobs(row, ledger, settings.destinations):
+        jobs.submit(job)
+
+
 @click.command()
 @click.argument("case_id")
 @click.pass_obj
 def retry(settings: Settings, case_id: str) -> None:
     """Start a failed, rejected or cancelled case again where it stood."""
-    from node.jobs import Jobs
-    from node.pipeline import next_jobs
-
     with writing(settings) as ledger:
         row = ledger.reopen(case_id)
-        jobs = Jobs(settings.jobs_url)
-        for job in next_jobs(row, ledger, settings.destinations):
-            jobs.submit(job)
+        _submit(row, ledger, settings)
     click.echo(f"{case_id} goes on from {row.state}")
 
 
@@ -152,14 +157,8 @@ def retry(settings: Settings, case_id: str) -> None:
 @click.pass_obj
 def release(settings: Settings, case_id: str) -> None:
     """Deliver a result that is held until somebody has looked at it."""
-    from node.jobs import Jobs
-    from node.pipeline import next_jobs
-
     with writing(settings) as ledger:
-        row = ledger.release(case_id)
-        jobs = Jobs(settings.jobs_url)
-        for job in next_jobs(row, ledger, settings.destinations):
-            jobs.submit(job)
+        _submit(ledger.release(case_id), ledger, settings)
     click.echo(f"{case_id} is released and goes to its destinations")
 
 
