@@ -68,6 +68,7 @@ Axis = Annotated[int, Field(ge=0, le=2)]
 
 Architecture: TypeAlias = Literal[
     "neuroseg.ResidualUNet",
+    "neuroseg.StridedUNet",
     "monai.UNet",
     "monai.BasicUNet",
     "monai.AttentionUnet",

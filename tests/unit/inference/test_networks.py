@@ -48,6 +48,7 @@ STAGES: dict[str, Any] = {
 }
 EVERY: dict[Architecture, dict[str, Any]] = {
     "neuroseg.ResidualUNet": RESIDUAL.kwargs,
+    "neuroseg.StridedUNet": {"in_channels": 2, "out_channels": 3, "channels": [4, 6], "fine": 4},
     "monai.UNet": MONAI.kwargs,
     "monai.BasicUNet": {
         "in_channels": 2,

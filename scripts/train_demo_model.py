@@ -1,0 +1,248 @@
+# ruff: noqa: PLR2004 - the numbers are shares from which samples are drawn
+"""Train the demonstration model on generated studies; see models/demo-glioma/MODEL_CARD.md.
+
+    python -m scripts.train_demo_model --out var/train-demo --steps 40000
+
+Needs nilearn's packaged template beside the node's own packages (`pip install --no-deps nilearn`).
+Scenes are drawn when they are first needed and kept in the output folder; every sample is drawn
+from (seed, number of the sample). The same command goes on from the checkpoint in the output
+folder; with `--seconds` a long training can be done in pieces. Runs on a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from inference.networks import StridedUNet
+from scripts.generated_studies import anatomy, imaging
+from scripts.generated_studies.fields import Rng
+from scripts.generated_studies.scene import draw_scene
+
+CHANNELS = (24, 48, 96, 128)
+FINE = 8
+WINDOW = (80, 96, 80)
+FIRST_SEED = 1000  # of the training scenes; smaller ones are held out
+_CLASS_WEIGHTS = (1.0, 2.0, 2.5, 3.0)
+_AVERAGE = 0.998
+_EVERY = 50
+_AT_FIRST = 16  # scenes that are drawn at first; then one for every tenth sample
+_REGIONS = ("whole tumour", "core", "enhancing")
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="scenes, checkpoint, weights")
+    parser.add_argument("--steps", type=int, default=40_000, help="end of the whole training")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so long")
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate")
+    parser.add_argument("--scenes", type=int, default=400, help="different heads to draw from")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw samples")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--start", type=Path, help="weights (safetensors) to begin with")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    (options.out / "scenes").mkdir(parents=True, exist_ok=True)
+    _Training(options).run()
+
+
+class _Samples(IterableDataset[tuple[Tensor, Tensor]]):
+    """Windows of generated studies, without end: (4, x, y, z) images and (x, y, z) labels."""
+
+    def __init__(self, options: argparse.Namespace, first: int) -> None:
+        self.options, self.first = options, first
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        torch.set_num_threads(1)
+        worker = get_worker_info()
+        number, every = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        number += self.first
+        while True:
+            yield self._sample(number)
+            number += every
+
+    def _sample(self, number: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([self.options.seed, number])
+        among = min(self.options.scenes, _AT_FIRST + number // 10)
+        scene = self._scene(FIRST_SEED + int(rng.integers(among)))
+        window = _window(scene[imaging.LABELS], scene[imaging.PARTS], rng)
+        brain = imaging.brain_sample(scene, rng)
+        part = scene[(slice(None), *window)].contiguous()
+        images = imaging.expose(part, rng, scan=imaging.draw_scan(rng), whole=brain)
+        labels = part[imaging.LABELS].long()
+        if rng.random() < 0.12:
+            images[int(rng.choice(4, p=[0.15, 0.35, 0.15, 0.35]))] = 0.0
+        axes = [axis for axis, share in enumerate((0.5, 0.15, 0.15)) if rng.random() < share]
+        return images.flip([axis + 1 for axis in axes]), labels.flip(axes)
+
+    def _scene(self, seed: int) -> Tensor:
+        path = self.options.out / "scenes" / f"{seed:06d}.npy"
+        if not path.exists():
+            part = path.with_suffix(f".{os.getpid()}.npy")
+            np.save(part, draw_scene(seed).numpy())
+            part.replace(path)
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def _window(labels: Tensor, parts: Tensor, rng: Rng) -> tuple[slice, ...]:
+    """Return a window: around a voxel of the tumour in two of three, else of the brain."""
+    tumour = torch.nonzero(labels[::2, ::2, ::2]) * 2
+    places = tumour
+    if len(tumour) == 0 or rng.random() > 0.66:
+        places = torch.nonzero(parts[::4, ::4, ::4] == anatomy.BRAIN) * 4
+    centre = places[int(rng.integers(len(places)))].numpy() + rng.integers(-16, 17, 3)
+    first = [
+        int(np.clip(at - size // 2, 0, extent - size))
+        for at, size, extent in zip(centre, WINDOW, labels.shape, strict=True)
+    ]
+    return tuple(slice(low, low + size) for low, size in zip(first, WINDOW, strict=True))
+
+
+class _Training:
+    """A run and its state on disk."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = StridedUNet(4, 4, CHANNELS, FINE)
+        if options.start is not None:
+            weights = safetensors.torch.load_file(options.start)
+            self.network.load_state_dict({name: one.float() for name, one in weights.items()})
+        self.network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), weight_decay=1e-3, betas=(0.9, 0.98)
+        )
+        self.weights = torch.tensor(_CLASS_WEIGHTS, device=self.device)
+        self.step, self.began = 0, time.monotonic()
+        self._resume()
+        self.first = self.step
+
+    @property
+    def _checkpoint(self) -> Path:
+        return Path(self.options.out) / "checkpoint.pt"
+
+    def _resume(self) -> None:
+        if not self._checkpoint.exists():
+            return
+        state = torch.load(self._checkpoint, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = int(state["step"])
+        print(f"goes on at step {self.step}", flush=True)
+
+    def run(self) -> None:
+        """Train until the last step or the end of the time."""
+        options = self.options
+        samples = DataLoader(
+            _Samples(options, self.step * options.batch),
+            batch_size=options.batch,
+            num_workers=options.workers,
+            prefetch_factor=8 if options.workers else None,
+        )
+        losses: list[list[float]] = []
+        for images, labels in samples:
+            if self.step >= options.steps or self._spent >= 1:
+                break
+            losses.append(self._one_step(images, labels))
+            if self.step % _EVERY == 0:
+                self._report(losses[-4 * _EVERY :])
+            if self.step % (5 * _EVERY) == 0:
+                self._save()
+        self._save()
+        print(f"weights: {options.out / 'model.safetensors'}")
+
+    @property
+    def _spent(self) -> float:
+        return (time.monotonic() - self.began) / float(self.options.seconds)
+
+    def _report(self, losses: list[list[float]]) -> None:
+        ran = time.monotonic() - self.began
+        pace = ran / (self.step - self.first)
+        left = min(self.options.seconds - ran, (self.options.steps - self.step) * pace)
+        mean = np.mean(losses, axis=0)
+        regions = ", ".join(f"{n} {1 - v:.3f}" for n, v in zip(_REGIONS, mean[1:], strict=True))
+        print(
+            f"step {self.step} of {self.options.steps}, {pace:.2f} s each, {left / 60:.0f} min"
+            f" left, loss {mean[0]:.3f}, soft Dice: {regions}",
+            flush=True,
+        )
+
+    def _one_step(self, images: Tensor, labels: Tensor) -> list[float]:
+        done = min(1.0, max(self.step / self.options.steps, self._spent))
+        rate = self.options.rate * min(1.0, (self.step - self.first + 1) / 40)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * (0.5 * (1 + math.cos(math.pi * done)) + 0.005)
+        images = images.to(self.device, memory_format=torch.channels_last_3d)
+        labels = labels.to(self.device)
+        is_cuda = self.device.type == "cuda"  # processors without it take a hundred times longer
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_cuda):
+            scores = self.network(images)
+        loss, regions = _loss(scores.float(), labels, self.weights)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        with torch.no_grad():
+            keep = min(_AVERAGE, self.step / (self.step + 20))
+            for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                kept.lerp_(new, 1 - keep)
+        return [float(loss.detach()), *(float(one) for one in regions.detach())]
+
+    def _save(self) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+        part = self._checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self._checkpoint)
+        weights = {
+            name: one.half().contiguous().cpu() for name, one in self.average.state_dict().items()
+        }
+        safetensors.torch.save_file(weights, self.options.out / "model.safetensors")
+
+
+def _loss(scores: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weighted cross-entropy plus soft Dice losses, and those of the three regions."""
+    chances = scores.softmax(1)
+    pairs = (
+        (chances[:, 1:].sum(1), labels > 0),
+        (chances[:, 2:].sum(1), labels > 1),
+        (chances[:, 3], labels == 3),
+        (chances[:, 1], labels == 1),
+        (chances[:, 2], labels == 2),
+    )
+    dice = torch.stack(
+        [
+            1 - (2 * (chance * truth).sum() + 20) / (chance.sum() + truth.sum() + 20)
+            for chance, truth in pairs
+        ]
+    )
+    return dice.mean() + functional.cross_entropy(scores, labels, weights), dice[:3]
+
+
+if __name__ == "__main__":
+    main()
