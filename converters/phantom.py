@@ -210,7 +210,7 @@ def _label(
     labels = np.zeros(grid.shape, np.uint8)
     if lesions:
         window = _window(lesions, grid)
-        part = phantom_scanner.part_of(grid, window)
+        part = grid.part(window)
         here = {
             name: phantom_scanner.sample(values, drawn_on, part) for name, values in tissue.items()
         }

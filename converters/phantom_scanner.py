@@ -114,23 +114,6 @@ def _centred(
     return Grid(shape=shape, index_to_lps_mm=matrix, frame_of_reference_uid=frame)
 
 
-def part_of(grid: Grid, window: tuple[slice, slice, slice]) -> Grid:
-    """Return the grid of ``array[window]``."""
-    start = [part.start for part in window]
-    matrix = grid.index_to_lps_mm.copy()
-    matrix[:3, 3] = grid.lps_mm(np.array(start, dtype=np.float64))
-    shape = (
-        window[0].stop - window[0].start,
-        window[1].stop - window[1].start,
-        window[2].stop - window[2].start,
-    )
-    return Grid(
-        shape=shape,
-        index_to_lps_mm=matrix,
-        frame_of_reference_uid=grid.frame_of_reference_uid,
-    )
-
-
 def brain_coordinates(grid: Grid) -> Position:
     """Return x, y, z of every voxel, mm from the middle of the brain (left, posterior, up)."""
     matrix = grid.index_to_lps_mm.astype(np.float32)

@@ -20,6 +20,9 @@ Role: TypeAlias = str
 Shape: TypeAlias = tuple[int, int, int]
 """Slices, rows, columns."""
 
+Box: TypeAlias = tuple[slice, slice, slice]
+"""Part of an array: where it starts and stops along each axis."""
+
 MM3_PER_ML = 1000.0
 
 T = TypeVar("T", bound=np.generic)
@@ -94,6 +97,17 @@ class Grid:
         """Return patient LPS positions of (..., 3) indices (slice, row, column)."""
         matrix = self.index_to_lps_mm
         return np.asarray(index, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+
+    def part(self, box: Box) -> Grid:
+        """Return the grid of ``array[box]``."""
+        matrix = self.index_to_lps_mm.copy()
+        matrix[:3, 3] = self.lps_mm(np.array([one.start for one in box], dtype=np.float64))
+        slices, rows, columns = (one.stop - one.start for one in box)
+        return Grid(
+            shape=(slices, rows, columns),
+            index_to_lps_mm=matrix,
+            frame_of_reference_uid=self.frame_of_reference_uid,
+        )
 
     def is_same_place(self, other: Grid, *, tolerance_mm: float = 1e-3) -> bool:
         """Say whether both grids put every voxel on the same patient point."""

@@ -179,13 +179,30 @@ class MissingInput(Table):
 class Normalise(Table):
     """How intensities become the network's numbers; every channel by itself.
 
-    `mask` says which voxels count and are changed. ``zscore``: mean 0, standard deviation 1, after
-    `clip_percentiles`. ``percentile``: those `percentiles` become 0 and 1. ``range``: those
-    intensities do. ``none``: as they are. `clip` bounds what comes out.
+    The numbers of ``zscore`` (they give mean 0 and standard deviation 1, after `clip_percentiles`)
+    and of ``percentile`` (those `percentiles` become 0 and 1) are found from the voxels inside
+    `mask`. ``range``: those intensities become 0 and 1. ``none``: as they are. `clip` bounds what
+    comes out. A channel without an image, or without a voxel inside, is 0.
+
+    `outside` says what becomes of the other voxels. ``zero``: 0. ``kept``: they are transformed by
+    the numbers found inside, air as well.
+
+    Notes
+    -----
+    With ``kept``, of one channel's intensities x, and m its voxels inside the mask where x is not
+    0 (0 is what a series did not image)::
+
+        y = clip(x[m], *percentile(x[m], clip_percentiles))
+        z = clip((x - mean(y)) / std(y), *clip)
+
+    `clip_percentiles` then bound the values that mean and deviation come from, and `clip` alone
+    bounds z. With ``zero`` they bound the voxels inside as well, and m of the brain has
+    those that are 0.
     """
 
     kind: Literal["zscore", "percentile", "range", "none"]
     mask: Literal["nonzero", "brain", "all"]
+    outside: Literal["zero", "kept"] = "zero"
     per_channel: Literal[True]
     clip_percentiles: Percentiles | None = None
     percentiles: Percentiles | None = None
@@ -200,6 +217,8 @@ class Normalise(Table):
                 raise ValueError(f"{key}: goes with kind = {kind}, and is needed there")
         if self.clip_percentiles is not None and self.kind != "zscore":
             raise ValueError("clip_percentiles: goes with kind = zscore")
+        if self.outside == "kept" and self.mask == "all":
+            raise ValueError("outside: nothing is outside of mask = all")
         return self
 
 
@@ -208,22 +227,29 @@ class Infer(Table):
 
     ``whole`` sends the image through at once, padded to `multiple_of`; `window` then only is the
     shape by which the network is tested. `tta_axes` are the axes that may be mirrored.
+
+    `crop` says over which part of the model's grid windows are laid; beyond it nothing is labelled.
+    ``foreground``: the box of all that is not 0. ``brain``: that of the brain with
+    `crop_margin_mm` on every side, in voxels rounded up, as far as the grid goes.
     """
 
     mode: Literal["sliding", "whole"] = "sliding"
     window: tuple[VoxelCount, VoxelCount, VoxelCount]
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)]
     blending: Literal["gaussian", "constant"]
-    crop: Literal["foreground", "none"]
+    crop: Literal["foreground", "brain", "none"]
+    crop_margin_mm: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
     multiple_of: Annotated[int, Field(ge=1, le=128)] = 1
     tta_axes: tuple[Axis, ...] = ()
 
     @model_validator(mode="after")
-    def _axes_stand_once(self) -> Self:
+    def _is_consistent(self) -> Self:
         if len(set(self.tta_axes)) != len(self.tta_axes):
             raise ValueError("tta_axes: an axis stands twice")
         if any(side % self.multiple_of for side in self.window):
             raise ValueError(f"window: no multiple of {self.multiple_of}")
+        if self.crop_margin_mm and self.crop != "brain":
+            raise ValueError("crop_margin_mm: goes with crop = brain")
         return self
 
 
@@ -316,11 +342,14 @@ class SmallLabel(Table):
 
 
 class Postprocess(Table):
-    """What is done with the labels, in this order; nothing by default.
+    """What is done with the labels, in this order.
 
-    `min_component_mm3` removes pieces (26 neighbours) of all labels together that are smaller.
+    `clip_to_brain` removes those outside the brain; unless it is said, those of a model for
+    stripped images. `min_component_mm3` removes pieces (26 neighbours) of all labels together that
+    are smaller.
     """
 
+    clip_to_brain: bool | None = None
     min_component_mm3: CubicMillimetres = 0.0
     small_labels: tuple[SmallLabel, ...] = ()
     fill_holes: tuple[Holes, ...] = ()

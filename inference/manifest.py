@@ -151,6 +151,23 @@ class Manifest(Table):
         return self.weights.sha256
 
     @property
+    def clips_to_brain(self) -> bool:
+        """Whether labels outside the brain are removed."""
+        said = self.postprocess.clip_to_brain
+        return self.space.skull == "stripped" if said is None else said
+
+    @property
+    def needs_brain_for(self) -> tuple[str, ...]:
+        """Keys of the file that ask where the brain is; without any the model can do without."""
+        asks = {
+            "space.skull": self.space.skull == "stripped",
+            "normalise.mask": self.normalise.mask == "brain",
+            "infer.crop": self.infer.crop == "brain",
+            "postprocess.clip_to_brain": self.clips_to_brain,
+        }
+        return tuple(key for key, is_asking in asks.items() if is_asking)
+
+    @property
     def roles(self) -> tuple[Role, ...]:
         """Input roles in the network's channel order."""
         return tuple(entry.role for entry in self.inputs)

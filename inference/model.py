@@ -38,7 +38,7 @@ class LoadedModel:
     runtime_reason : str
         Why it is not the fastest one; '' where it is.
     mask : MaskModel or None
-        The network that finds the brain; only a model for stripped images cannot do without.
+        The network that finds the brain; see `Manifest.needs_brain_for`.
     tta : bool
         Whether copies that are mirrored along the manifest's axes are averaged.
     uncertainty : bool

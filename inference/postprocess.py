@@ -174,45 +174,26 @@ def on_reference(field: Tensor, grid: Grid, reference: Grid) -> NDArray[np.float
 
 def clip(
     labels: NDArray[np.uint8], brain: Callable[[Grid], NDArray[np.bool_]], reference: Grid
-) -> None:
-    """Set labels outside the brain to background, in place; only their box is looked at."""
-    if box := _box(labels, reference):
-        labels[box.spans][~brain(box.grid)] = 0
+) -> float:
+    """Set labels outside the brain to background, in place, and return which share of all it was.
+
+    Only the box of all labels is looked at; where there are none, the share is 0.
+    """
+    (box,) = ndimage.find_objects(labels != 0, max_label=1)
+    if box is None:
+        return 0.0
+    part = labels[box]
+    found = part != 0
+    outside = found & ~brain(reference.part(box))
+    part[outside] = 0
+    return float(np.count_nonzero(outside) / np.count_nonzero(found))
 
 
 def share_outside(
     labels: NDArray[np.uint8], brain: Callable[[Grid], NDArray[np.bool_]], reference: Grid
 ) -> float:
     """Return which share of the labelled voxels lies outside the brain; 0 where there are none."""
-    box = _box(labels, reference)
-    if box is None:
-        return 0.0
-    found = labels[box.spans] != 0
-    return float(np.count_nonzero(found & ~brain(box.grid)) / np.count_nonzero(found))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Box:
-    """The part of a grid that holds every label."""
-
-    spans: tuple[slice, ...]
-    grid: Grid
-
-
-def _box(labels: NDArray[np.uint8], reference: Grid) -> _Box | None:
-    (spans,) = ndimage.find_objects(labels != 0, max_label=1)
-    if spans is None:
-        return None
-    first = np.array([span.start for span in spans], dtype=np.float64)
-    matrix = reference.index_to_lps_mm.copy()
-    matrix[:3, 3] = reference.lps_mm(first)
-    slices, rows, columns = (span.stop - span.start for span in spans)
-    grid = Grid(
-        shape=(slices, rows, columns),
-        index_to_lps_mm=matrix,
-        frame_of_reference_uid=reference.frame_of_reference_uid,
-    )
-    return _Box(spans=spans, grid=grid)
+    return clip(labels.copy(), brain, reference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -119,7 +119,7 @@ def predict(
     ChannelMissingError, ChannelConstantError
         An input of the model is absent, or shows nothing, that it needs, or the reference is.
     ModelUnusableError
-        The model needs stripped images and no brain mask network was loaded.
+        The model needs to know where the brain is and no brain mask network was loaded.
     BrainNotFoundError, ChannelImplausibleError, ChannelFieldOfViewError
         The images are no brain, not what they were taken for, or show too little of it.
     DeviceMemoryError
@@ -140,21 +140,18 @@ def predict(
     labels = postprocess.labels_on_reference(
         scores, prepared.grid, reference, postprocess.reading_of(manifest)
     )
-    is_stripped = manifest.space.skull == "stripped"
-    if brain is not None and is_stripped:
-        postprocess.clip(labels, brain, reference)
-    cleaning.clean(labels, manifest.postprocess, reference)
+    share_outside = _cleaned(labels, reference, brain, manifest)
     label_map = LabelMap(
         labels=labels, grid=reference, segments=manifest.segments, model_id=manifest.model_id
     )
     unsure = _unsure(scores, prepared, label_map, manifest) if model.uncertainty else None
     brain_ml = None if checked.brain is None else checked.brain.volume_ml
-    free = None if is_stripped else brain
     result_notes = quality.judge(
         label_map,
         manifest.quality,
         brain_ml=brain_ml,
-        share_outside=0.0 if free is None else postprocess.share_outside(labels, free, reference),
+        share_outside=share_outside,
+        is_clipped=manifest.clips_to_brain,
         unsure=unsure,
     )
     return Prediction(
@@ -175,6 +172,27 @@ def _unsure(
     entropy = activation.entropy(scores, manifest.output.activation)
     on_reference = postprocess.on_reference(entropy, prepared.grid, label_map.grid)
     return quality.uncertainty(on_reference, label_map)
+
+
+def _cleaned(
+    labels: NDArray[np.uint8],
+    reference: Grid,
+    brain: Callable[[Grid], NDArray[np.bool_]] | None,
+    manifest: Manifest,
+) -> float:
+    """Do what the manifest asks, in place, and return which share was found outside the brain.
+
+    What is removed there says nothing where the network saw only zeros: the share then is 0, as it
+    is where nobody knows the brain.
+    """
+    share = 0.0
+    if brain is not None and manifest.clips_to_brain:
+        removed = postprocess.clip(labels, brain, reference)
+        share = 0.0 if manifest.space.skull == "stripped" else removed
+    cleaning.clean(labels, manifest.postprocess, reference)
+    if brain is not None and not manifest.clips_to_brain:
+        share = postprocess.share_outside(labels, brain, reference)
+    return share
 
 
 def _with_margin(brain: BrainMask) -> Callable[[Grid], NDArray[np.bool_]]:

@@ -6,6 +6,7 @@ interpolation would blur.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 from scipy import ndimage, optimize
 from torch import Tensor
 
-from converters.volume import Grid, Volume
-from inference.declarations import Normalise
+from converters.volume import Box, Grid, Volume
+from inference.declarations import Infer, Normalise
 from inference.errors import ModelUnusableError
 from inference.manifest import Manifest
 
@@ -71,31 +72,34 @@ def prepare(
     manifest : Manifest
         Orientation, spacing, interpolation, crop and normalisation.
     brain : callable, optional
-        Says which voxels of a grid are brain. For a model of stripped images the others become 0.
+        Says which voxels of a grid are brain. For a model of stripped images the others become 0;
+        normalisation and crop may ask for it too.
 
     Raises
     ------
     ModelUnusableError
         The manifest needs to know where the brain is, and nobody says it.
     """
-    space, how = manifest.space, manifest.normalise
-    if brain is None and (space.skull == "stripped" or how.mask == "brain"):
-        raise ModelUnusableError(field="space.skull", reason="it needs a brain mask network")
+    if brain is None and manifest.needs_brain_for:
+        raise ModelUnusableError(
+            field=manifest.needs_brain_for[0], reason="it needs a brain mask network"
+        )
+    space = manifest.space
     grid = model_grid(reference, space.spacing_mm, space.orientation)
-    outside = ~brain(grid) if brain is not None and space.skull == "stripped" else None
     channels = np.zeros((len(volumes), *grid.shape), dtype=np.float32)
     for channel, volume in zip(channels, volumes, strict=True):
-        if volume is None:
-            continue
-        channel[...] = resample(volume, grid, space.interpolation)
-        if outside is not None:
-            channel[outside] = 0.0
-    if manifest.infer.crop == "foreground":
-        channels, grid = cropped(channels, grid)
-    inside = brain(grid) if brain is not None and how.mask == "brain" else None
+        if volume is not None:
+            channel[...] = resample(volume, grid, space.interpolation)
+    inside = np.ones(grid.shape, dtype=np.bool_)
+    if brain is not None and manifest.needs_brain_for:
+        inside = brain(grid)
+    if space.skull == "stripped":
+        np.copyto(channels, 0.0, where=~inside)
+    box = box_of(channels, inside, manifest.infer, grid.spacing_mm)
+    channels, inside, grid = np.ascontiguousarray(channels[:, *box]), inside[box], grid.part(box)
     for channel, volume in zip(channels, volumes, strict=True):
         if volume is not None:
-            normalise(channel, how, inside)
+            normalise(channel, manifest.normalise, inside)
     return Prepared(channels=torch.from_numpy(channels), grid=grid, reference=reference)
 
 
@@ -195,7 +199,7 @@ def normalise(
 ) -> None:
     """Turn one channel, in place, into the network's numbers; see `Normalise`.
 
-    Voxels outside of the mask become 0. A constant channel becomes 0, by z-score or percentiles.
+    A constant channel becomes 0, by z-score or percentiles.
 
     Parameters
     ----------
@@ -206,54 +210,89 @@ def normalise(
     brain : (x, y, z) ndarray of bool, optional
         Needed where the mask is the brain.
     """
-    if how.mask == "nonzero":
-        inside = channel != 0.0
-    elif how.mask == "brain" and brain is not None:
-        inside = brain
-        channel[~inside] = 0.0
-    else:
-        inside = np.ones(channel.shape, dtype=np.bool_)
+    inside = _inside(channel, how, brain)
     values = channel[inside]
-    if values.size:
-        channel[inside] = _normalised(values, how)
+    if values.size == 0:
+        channel[...] = 0.0
+        return
+    _bound(values, how)
+    offset, scale = _offset_and_scale(values, how)
+    numbers = ((channel if how.outside == "kept" else values) - offset) / scale
+    if how.clip is not None:
+        np.clip(numbers, *how.clip, out=numbers)
+    if how.outside == "kept":
+        channel[...] = numbers
+    else:
+        channel[...] = 0.0
+        channel[inside] = numbers
 
 
-def _normalised(values: NDArray[np.float32], how: Normalise) -> NDArray[np.float32]:
+def _inside(
+    channel: NDArray[np.float32], how: Normalise, brain: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    """Return the voxels that the numbers are found from."""
+    if how.mask == "nonzero":
+        return np.asarray(channel != 0.0)
+    if how.mask == "all" or brain is None:
+        return np.ones(channel.shape, dtype=np.bool_)
+    # What a series did not image is 0; it would shift the numbers of all that it did.
+    return np.asarray(brain & (channel != 0.0)) if how.outside == "kept" else brain
+
+
+def _bound(values: NDArray[np.float32], how: Normalise) -> None:
+    """Clip values, in place, to the percentiles that the manifest asks for."""
     if how.clip_percentiles is not None:
         low, high = np.percentile(values, how.clip_percentiles)
         np.clip(values, low, high, out=values)
+
+
+def _offset_and_scale(values: NDArray[np.float32], how: Normalise) -> tuple[np.float64, np.float64]:
+    """Return what is taken off an intensity, and what the rest is then divided by."""
+    one = np.float64(1.0)
     if how.kind == "zscore":
-        deviation = values.std(dtype=np.float64) or 1.0
-        values = (values - values.mean(dtype=np.float64)) / deviation
-    elif how.percentiles is not None:
-        low, high = np.percentile(values, how.percentiles)
-        values = (values - low) / ((high - low) or 1.0)
+        return values.mean(dtype=np.float64), values.std(dtype=np.float64) or one
+    if how.percentiles is not None:
+        low, high = np.percentile(values, how.percentiles).astype(np.float64)
     elif how.range is not None:
-        low, high = how.range
-        values = (values - low) / (high - low)
-    if how.clip is not None:
-        values = np.clip(values, *how.clip)
-    return np.asarray(values, dtype=np.float32)
+        low, high = np.array(how.range)
+    else:
+        return np.float64(0.0), one
+    return low, (high - low) or one
 
 
-def cropped(channels: NDArray[np.float32], grid: Grid) -> tuple[NDArray[np.float32], Grid]:
-    """Return the box of all voxels that are not 0 in some channel, and its grid.
+def box_of(
+    channels: NDArray[np.float32],
+    brain: NDArray[np.bool_],
+    plan: Infer,
+    spacing_mm: tuple[float, float, float],
+) -> Box:
+    """Return the part of the model's grid that the windows are laid over.
 
-    Nothing that the network could use is lost, and the windows see brain instead of air: with
-    instance norm the share of air in a window changes the result. An empty image stays whole.
+    That of all voxels that are not 0 in some channel, or of the brain with a margin. The windows
+    then see brain instead of air: with instance norm the share of air in a window changes the
+    result. Where there is no such voxel it is all of the grid.
+
+    Parameters
+    ----------
+    channels : (channels, x, y, z) ndarray of float32
+        Intensities.
+    brain : (x, y, z) ndarray of bool
+        What is brain.
+    plan : Infer
+        The manifest's crop and margin; a margin is rounded up to whole voxels.
+    spacing_mm : tuple of float
+        Of the grid.
     """
-    inside = (channels != 0.0).any(axis=0)
-    if not inside.any():
-        return channels, grid
-    used = [np.flatnonzero(inside.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    first = np.array([indices[0] for indices in used], dtype=np.float64)
-    x, y, z = (slice(int(indices[0]), int(indices[-1]) + 1) for indices in used)
-    box = np.ascontiguousarray(channels[:, x, y, z])
-    matrix = grid.index_to_lps_mm.copy()
-    matrix[:3, 3] = grid.lps_mm(first)
-    size_x, size_y, size_z = box.shape[1:]
-    return box, Grid(
-        shape=(size_x, size_y, size_z),
-        index_to_lps_mm=matrix,
-        frame_of_reference_uid=grid.frame_of_reference_uid,
+    whole = (slice(0, brain.shape[0]), slice(0, brain.shape[1]), slice(0, brain.shape[2]))
+    if plan.crop == "none":
+        return whole
+    kept = brain if plan.crop == "brain" else (channels != 0.0).any(axis=0)
+    (found,) = ndimage.find_objects(kept, max_label=1)
+    if found is None:
+        return whole
+    more = [math.ceil(plan.crop_margin_mm / step - _EDGE) for step in spacing_mm]
+    x, y, z = (
+        slice(max(0, span.start - count), min(all_of_it.stop, span.stop + count))
+        for span, count, all_of_it in zip(found, more, whole, strict=True)
     )
+    return x, y, z

@@ -67,6 +67,7 @@ def judge(
     *,
     brain_ml: float | None,
     share_outside: float,
+    is_clipped: bool,
     unsure: Uncertainty | None,
 ) -> list[Note]:
     """Return what is unusual about a result.
@@ -80,14 +81,16 @@ def judge(
     brain_ml : float, optional
         How much brain there is; None where nobody knows.
     share_outside : float
-        Which share of what is labelled lies outside of it.
+        Which share of what was found lies outside of it.
+    is_clipped : bool
+        Whether that was removed.
     unsure : Uncertainty, optional
         None where it was not asked for.
     """
     return [
         *_size(label_map, limits, brain_ml),
         *_scatter(label_map, limits),
-        *_place(limits, share_outside),
+        *_place(limits, share_outside, is_clipped=is_clipped),
         *_doubt(limits, unsure),
     ]
 
@@ -117,12 +120,11 @@ def _scatter(label_map: LabelMap, limits: Quality) -> Iterator[Note]:
         yield Note(code="TUMOUR_SCATTERED", sentence=sentence)
 
 
-def _place(limits: Quality, share: float) -> Iterator[Note]:
+def _place(limits: Quality, share: float, *, is_clipped: bool) -> Iterator[Note]:
     most = limits.largest_share_outside_brain
     if most is not None and share > most:
-        sentence = (
-            f"{share:.0%} of what is labelled lie outside the brain, expected at most {most:.0%}"
-        )
+        where = "outside the brain" + (" and were removed" if is_clipped else "")
+        sentence = f"{share:.0%} of what was found lie {where}, expected at most {most:.0%}"
         yield Note(code="TUMOUR_OUTSIDE_BRAIN", sentence=sentence)
 
 

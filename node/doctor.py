@@ -222,7 +222,7 @@ def _model(model: Model) -> Finding:
     try:
         found = manifest.load(model.folder)
         found.verify()
-        if found.space.skull == "stripped":
+        if found.needs_brain_for:
             from inference import mask_model  # noqa: PLC0415 - brings torch, which takes seconds
 
             mask_model.load(model.brain_mask_folder)

@@ -168,7 +168,7 @@ def verify(folder: Path) -> None:
     "--brain-mask",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("models/brain-mask"),
-    help="Brain mask network for a model that needs stripped images; default models/brain-mask.",
+    help="Brain mask network, where the model needs to know the brain; default models/brain-mask.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def test(

@@ -88,7 +88,7 @@ def of_image(
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     mask_folder : Path, optional
-        Of the brain mask network; used where the model needs stripped images.
+        Of the brain mask network; used where the model needs to know the brain.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def of_image(
     reference = None if truth is None else _truth(truth, found)
     if reference is not None and not reference.grid.is_same_place(volumes[0].grid):
         raise NiftiUnusableError(reason="the truth lies on another grid than the image")
-    mask = mask_folder if found.space.skull == "stripped" else None
+    mask = mask_folder if found.needs_brain_for else None
     loaded = models.load(found, device=device, mask_folder=mask)
     prediction = predict(volumes, loaded, reference_role=found.reference_role)
     return Trial(

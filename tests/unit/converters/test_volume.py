@@ -93,6 +93,14 @@ def test_grids_are_one_place_when_every_voxel_is() -> None:
     assert not _grid().is_same_place(other)
 
 
+def test_a_part_of_a_grid_keeps_its_voxels_in_place() -> None:
+    part = _grid().part((slice(1, 3), slice(2, 3), slice(0, 4)))
+    assert part.shape == (2, 1, 4)
+    assert part.frame_of_reference_uid == "1.2"
+    last, same = np.array([1.0, 0.0, 3.0]), np.array([2.0, 2.0, 3.0])
+    np.testing.assert_allclose(part.lps_mm(last), _grid().lps_mm(same))
+
+
 def test_a_volume_holds_float32_on_its_grid() -> None:
     values = np.zeros((3, 4, 5), dtype=np.float32)
     volume = Volume(intensities=values, grid=_grid(), role="t1")

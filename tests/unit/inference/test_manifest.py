@@ -104,6 +104,11 @@ def test_reading_a_manifest_needs_no_torch() -> None:
         ('kind = "zscore"', 'kind = "percentile"', "normalise.percentiles"),
         ('kind = "zscore"', 'kind = "zscore"\nrange = [0.0, 1.0]', "normalise.range"),
         ('kind = "zscore"', 'kind = "zscore"\nclip = [5.0, -5.0]', "normalise.clip"),
+        ('mask = "nonzero"', 'mask = "nonzero"\noutside = "dimmed"', "normalise.outside"),
+        ('mask = "nonzero"', 'mask = "all"\noutside = "kept"', "normalise.outside"),
+        ('crop = "foreground"', 'crop = "tumour"', "infer.crop"),
+        ('crop = "foreground"', 'crop = "brain"\ncrop_margin_mm = -1.0', "infer.crop_margin_mm"),
+        ('"foreground"', '"foreground"\ncrop_margin_mm = 12.0', "infer.crop_margin_mm"),
         ("overlap = 0.5", "overlap = 1.0", "infer.overlap"),
         ("overlap = 0.5", "overlap = 0.5\ntta_axes = [0, 0]", "infer.tta_axes"),
         ("overlap = 0.5", "overlap = 0.5\ntta_axes = [3]", "infer.tta_axes.0"),
@@ -120,6 +125,11 @@ def test_reading_a_manifest_needs_no_torch() -> None:
         ("number = 1", "number = 1\nthreshold = 0.4", "labels.threshold"),
         ("labels = [1, 2, 3]", "labels = [1, 2, 4]", "regions.labels"),
         ('label = "Whole tumour"', 'label = "Oedema"', "labels"),
+        (
+            "background_index = 0",
+            'background_index = 0\n[postprocess]\nclip_to_brain = "often"',
+            "postprocess.clip_to_brain",
+        ),
         (
             "background_index = 0",
             "background_index = 0\n[[postprocess.fill_holes]]\nlabels = [3]\nbecomes = 4",
@@ -139,6 +149,37 @@ def test_a_manifest_that_cannot_be_is_refused_naming_the_key(
         manifest.load(folder_with(tmp_path, old, new))
     assert caught.value.evidence["field"] == field
     assert caught.value.evidence["reason"]
+
+
+CLIPS = "background_index = 0\n[postprocess]\nclip_to_brain = "
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "keys"),
+    [
+        ("[space]", "[space]", ()),
+        ('mask = "nonzero"', 'mask = "brain"', ("normalise.mask",)),
+        ('crop = "foreground"', 'crop = "brain"\ncrop_margin_mm = 12.0', ("infer.crop",)),
+        ("background_index = 0", f"{CLIPS}true", ("postprocess.clip_to_brain",)),
+        ("background_index = 0", f"{CLIPS}false", ()),
+        ('skull = "any"', 'skull = "stripped"', ("space.skull", "postprocess.clip_to_brain")),
+    ],
+)
+def test_what_asks_for_the_brain_is_named(
+    tmp_path: Path, old: str, new: str, keys: tuple[str, ...]
+) -> None:
+    text = TEXT.replace('skull = "stripped"', 'skull = "any"')
+    assert old in text
+    (tmp_path / "model.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    found = manifest.load(tmp_path)
+    assert found.needs_brain_for == keys
+    assert found.clips_to_brain == ("postprocess.clip_to_brain" in keys)
+
+
+def test_a_model_for_stripped_images_may_keep_what_it_finds_outside(tmp_path: Path) -> None:
+    found = manifest.load(folder_with(tmp_path, "background_index = 0", f"{CLIPS}false"))
+    assert not found.clips_to_brain
+    assert found.needs_brain_for == ("space.skull",)
 
 
 def test_regions_of_a_sigmoid_model_have_no_background(tmp_path: Path) -> None:

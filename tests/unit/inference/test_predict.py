@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor, nn
 
 from converters import phantom
 from converters.phantom import PhantomStudy
@@ -58,6 +59,11 @@ def quick(demo: LoadedModel) -> LoadedModel:
 @pytest.fixture(scope="module")
 def study() -> PhantomStudy:
     return phantom.make_study(seed=0, size="small")
+
+
+@pytest.fixture(scope="module")
+def head() -> PhantomStudy:
+    return phantom.make_study(1, size="small", has_skull=True)
 
 
 def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
@@ -181,8 +187,9 @@ def test_a_series_that_shows_too_little_of_the_brain_is_noted_then_refused(
         predict(list(by_role.values()), quick, reference_role="t1gd")
 
 
-def test_a_head_with_its_skull_gets_a_mask_and_no_label_outside_it(quick: LoadedModel) -> None:
-    head = phantom.make_study(1, size="small", has_skull=True)
+def test_a_head_with_its_skull_gets_a_mask_and_no_label_outside_it(
+    quick: LoadedModel, head: PhantomStudy
+) -> None:
     found = predict(list(head.volumes.values()), quick, reference_role="t1gd")
     assert found.mask_source == "network"
     assert found.label_map.labels.any()
@@ -194,6 +201,73 @@ def test_a_head_with_its_skull_gets_a_mask_and_no_label_outside_it(quick: Loaded
     left = predict(list(head.volumes.values()), bare, reference_role="t1gd")
     assert (left.mask_source, left.brain_ml) == ("", None)
     assert np.count_nonzero(left.label_map.labels) > np.count_nonzero(found.label_map.labels)
+
+
+class Bright(nn.Module):
+    """Gives label 1 to whatever is bright in T1gd."""
+
+    def forward(self, channels: Tensor) -> Tensor:
+        """Return the scores of four classes."""
+        bright = channels[:, 2:3] - 1.0
+        never = torch.full_like(bright, -9.0)
+        return torch.cat([-bright, bright, never, never], dim=1)
+
+
+def whole_heads(
+    demo: LoadedModel, crop: str, *, clips: bool = True, margin_mm: float = 0.0
+) -> LoadedModel:
+    """Return a model that sees heads with and without skull, and labels what is bright in them."""
+    declared = demo.manifest.model_dump(exclude={"folder"})
+    declared["space"]["skull"] = "any"
+    declared["normalise"] |= {"mask": "brain", "outside": "kept", "clip": (-5.0, 5.0)}
+    declared["infer"] |= {"crop": crop, "crop_margin_mm": margin_mm}
+    declared["infer"] |= {"window": (80, 96, 80), "blending": "constant"}
+    declared["postprocess"]["clip_to_brain"] = clips
+    found = manifest.Manifest.model_validate({**declared, "folder": demo.manifest.folder})
+    network = Bright().eval()
+    return replace(demo, manifest=found, network=network, runtime=TorchRuntime(network, "cpu"))
+
+
+@pytest.mark.parametrize(("kind", "role"), [("head", "flair"), ("study", "t1gd")])
+def test_labels_of_a_brains_box_come_back_to_where_they_were_seen(
+    demo: LoadedModel, kind: str, role: str, request: pytest.FixtureRequest
+) -> None:
+    """With another crop the same network sees the same numbers: only the box may differ."""
+    volumes = list(request.getfixturevalue(kind).volumes.values())
+    boxed = predict(volumes, whole_heads(demo, "brain", margin_mm=12.0), reference_role=role)
+    whole = predict(volumes, whole_heads(demo, "none"), reference_role=role)
+    assert boxed.mask_source == ("network" if kind == "head" else "input")
+    assert boxed.label_map.grid is whole.label_map.grid
+    assert boxed.label_map.labels.any()
+    assert np.array_equal(boxed.label_map.labels, whole.label_map.labels)
+
+
+def test_beyond_the_box_and_the_brain_nothing_is_labelled_and_that_is_noted(
+    demo: LoadedModel, head: PhantomStudy
+) -> None:
+    volumes = list(head.volumes.values())
+    found = {
+        (crop, clips): predict(volumes, whole_heads(demo, crop, clips=clips), reference_role="t1gd")
+        for crop, clips in (("none", False), ("brain", False), ("brain", True))
+    }
+    whole, boxed, clipped = (np.count_nonzero(one.label_map.labels) for one in found.values())
+    assert whole > boxed > clipped > 0
+    said = [
+        [note.sentence for note in one.notes if note.code == "TUMOUR_OUTSIDE_BRAIN"]
+        for one in found.values()
+    ]
+    assert [len(one) for one in said] == [1, 1, 1]
+    assert ["removed" in sentence for (sentence,) in said] == [False, False, True]
+    assert said[1][0].split()[0] == said[2][0].split()[0]  # the same share of the same labels
+
+
+def test_a_model_for_whole_heads_that_asks_for_the_brain_is_unusable_without_a_mask(
+    demo: LoadedModel, study: PhantomStudy
+) -> None:
+    bare = replace(whole_heads(demo, "brain"), mask=None)
+    with pytest.raises(ModelUnusableError, match="brain mask") as caught:
+        predict(list(study.volumes.values()), bare, reference_role="t1gd")
+    assert caught.value.evidence["field"] == "normalise.mask"
 
 
 def test_a_model_for_stripped_images_is_unusable_without_a_mask(

@@ -28,6 +28,7 @@ from inference.errors import ModelUnusableError
 DEMO = manifest.load(Path(__file__).parents[3] / "models" / "demo-glioma")
 DEMO = DEMO.model_copy(update={"space": DEMO.space.model_copy(update={"skull": "any"})})
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+PLAN = DEMO.infer.model_copy(update={"crop": "brain"})
 PLAIN = Normalise(kind="zscore", mask="nonzero", per_channel=True)
 
 
@@ -271,6 +272,54 @@ def test_only_the_mask_counts_and_the_rest_is_nothing() -> None:
     assert (found[~brain] == 0.0).all()
 
 
+def test_what_is_outside_may_keep_its_place_among_the_numbers() -> None:
+    """As the training does it; a second formula, percentiles and all."""
+    image, brain = some_image(), np.zeros((12, 13, 14), np.bool_)
+    brain[3:9, 2:10, 2:10] = True
+    found = image.copy()
+    how = as_asked(
+        kind="zscore", mask="brain", outside="kept", clip_percentiles=(5.0, 90.0), clip=(-2.0, 4.0)
+    )
+    preprocess.normalise(found, how, brain)
+    ordered = np.sort(image[5:9, 2:10, 2:10].reshape(-1).astype(np.float64))  # slice 5 on: not 0
+    places = np.arange(ordered.size)
+    low, high = (np.interp(q * (ordered.size - 1), places, ordered) for q in (0.05, 0.9))
+    held = ordered.clip(low, high)
+    deviation = np.sqrt(((held - held.mean()) ** 2).mean())
+    expected = ((image - held.mean()) / deviation).clip(-2.0, 4.0)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert found[brain].max() > (high - held.mean()) / deviation + 0.1  # bounded by clip alone
+    assert (found[0] == found[0, 0, 0]).all()
+    assert found[0, 0, 0] < -0.5  # air is not the brain's mean
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"kind": "percentile", "mask": "nonzero", "percentiles": (1.0, 99.0)},
+        {"kind": "range", "mask": "brain", "range": (20.0, 300.0)},
+        {"kind": "none", "mask": "brain"},
+    ],
+)
+def test_inside_the_mask_it_is_the_same_whether_the_outside_is_kept(said: dict[str, Any]) -> None:
+    brain = np.zeros((12, 13, 14), np.bool_)
+    brain[6:9, 2:10, 2:10] = True
+    kept, zeroed = some_image(), some_image()
+    preprocess.normalise(kept, as_asked(**said, outside="kept"), brain)
+    preprocess.normalise(zeroed, as_asked(**said), brain)
+    assert np.array_equal(kept[brain], zeroed[brain])
+    assert not np.array_equal(kept, zeroed)
+
+
+@pytest.mark.parametrize("outside", ["zero", "kept"])
+def test_a_series_that_shows_nothing_of_the_brain_becomes_zero(outside: str) -> None:
+    image, brain = some_image(), np.zeros((12, 13, 14), np.bool_)
+    brain[:5] = True
+    how = as_asked(kind="zscore", mask="brain", outside=outside, clip_percentiles=(1.0, 99.0))
+    preprocess.normalise(image, how, brain & (image != 0.0))
+    assert (image == 0.0).all()
+
+
 def test_no_normalisation_leaves_intensities_but_for_the_bounds() -> None:
     found = some_image()
     preprocess.normalise(found, as_asked(kind="none", mask="all", clip=(10.0, 90.0)))
@@ -284,9 +333,17 @@ def test_a_model_that_needs_the_brain_is_unusable_without() -> None:
     ]
     by_brain = DEMO.normalise.model_copy(update={"mask": "brain"})
     stripped = DEMO.space.model_copy(update={"skull": "stripped"})
-    for update in ({"normalise": by_brain}, {"space": stripped}):
-        with pytest.raises(ModelUnusableError, match="brain mask"):
+    around = DEMO.infer.model_copy(update={"crop": "brain"})
+    clipped = DEMO.postprocess.model_copy(update={"clip_to_brain": True})
+    for update, field in (
+        ({"normalise": by_brain}, "normalise.mask"),
+        ({"space": stripped}, "space.skull"),
+        ({"infer": around}, "infer.crop"),
+        ({"postprocess": clipped}, "postprocess.clip_to_brain"),
+    ):
+        with pytest.raises(ModelUnusableError, match="brain mask") as caught:
             preprocess.prepare(volumes, grid, DEMO.model_copy(update=update))
+        assert caught.value.evidence["field"] == field
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0])
@@ -301,20 +358,23 @@ def test_cropping_keeps_every_voxel_at_its_patient_point() -> None:
     channels = np.zeros((2, *grid.shape), np.float32)
     channels[0, 3:6, 4:9, 20:30] = 1.0
     channels[1, 2:4, 5:6, 25:33] = 2.0
-    box, box_grid = preprocess.cropped(channels, grid)
-    assert box.shape == (2, 4, 5, 13)
-    assert np.array_equal(box, channels[:, 2:6, 4:9, 20:33])
-    np.testing.assert_allclose(
-        box_grid.lps_mm(np.array([1.0, 2.0, 3.0])), grid.lps_mm(np.array([3.0, 6.0, 23.0]))
-    )
+    brain = channels[1] == 2.0
+    for plan, margin_mm, expected in (
+        (DEMO.infer, 0.0, (slice(2, 6), slice(4, 9), slice(20, 33))),
+        (PLAN, 0.0, (slice(2, 4), slice(5, 6), slice(25, 33))),
+        (PLAN, 2.0, (slice(1, 5), slice(4, 7), slice(24, 34))),
+        (PLAN, 5.0, (slice(0, 7), slice(2, 9), slice(22, 36))),  # 2 voxels are too few
+    ):
+        asked = plan.model_copy(update={"crop_margin_mm": margin_mm})
+        assert preprocess.box_of(channels, brain, asked, grid.spacing_mm) == expected
 
 
-def test_an_empty_image_is_not_cropped_away() -> None:
-    grid = preprocess.model_grid(GRIDS["axial"], (2.0, 2.0, 2.0))
-    channels = np.zeros((4, *grid.shape), np.float32)
-    box, box_grid = preprocess.cropped(channels, grid)
-    assert box is channels
-    assert box_grid is grid
+@pytest.mark.parametrize("crop", ["foreground", "brain", "none"])
+def test_an_empty_image_is_not_cropped_away(crop: str) -> None:
+    channels, brain = np.zeros((4, 5, 6, 7), np.float32), np.zeros((5, 6, 7), np.bool_)
+    plan = DEMO.infer.model_copy(update={"crop": crop})
+    whole = (slice(0, 5), slice(0, 6), slice(0, 7))
+    assert preprocess.box_of(channels, brain, plan, (2.0, 2.0, 2.0)) == whole
 
 
 def test_channels_stand_in_the_given_order_on_one_grid() -> None:
@@ -339,3 +399,98 @@ def test_without_the_crop_the_whole_grid_is_kept() -> None:
     volumes = [Volume(intensities=image, grid=grid, role=role) for role in DEMO.roles]
     assert preprocess.prepare(volumes, grid, whole).channels.shape == (4, 20, 20, 20)
     assert preprocess.prepare(volumes, grid, DEMO).channels.shape == (4, 3, 6, 4)
+
+
+# -- whole heads ----------------------------------------------------------------------------------
+
+BRAIN_LPS_MM, BRAIN_RADII_MM = np.array([37.0, -25.0, 60.0]), np.array([14.0, 18.0, 11.0])
+WHOLE_HEADS = DEMO.model_copy(
+    update={
+        "space": DEMO.space.model_copy(update={"spacing_mm": (1.5, 1.5, 1.5)}),
+        "normalise": as_asked(
+            kind="zscore",
+            mask="brain",
+            outside="kept",
+            clip_percentiles=(0.5, 99.5),
+            clip=(-5.0, 5.0),
+        ),
+        "infer": PLAN.model_copy(update={"crop_margin_mm": 4.0}),
+    }
+)
+
+
+def an_ellipsoid(grid: Grid) -> NDArray[np.bool_]:
+    lps = grid.lps_mm(np.moveaxis(np.indices(grid.shape), 0, -1).astype(float))
+    return np.asarray((((lps - BRAIN_LPS_MM) / BRAIN_RADII_MM) ** 2).sum(axis=-1) <= 1.0)
+
+
+def head_on(grid: Grid, role: str, scalp: float) -> Volume:
+    values = 200.0 + 50.0 * wave_at(grid)
+    values = np.where(an_ellipsoid(grid), values, scalp).astype(np.float32)
+    return Volume(intensities=values, grid=grid, role=role)
+
+
+@settings(max_examples=20, deadline=None)
+@given(scalp=st.floats(0.0, 1e5, width=32), missing=st.sampled_from([None, "t2"]))
+def test_the_brain_gives_the_same_numbers_with_its_skull_and_without(
+    scalp: float, missing: str | None
+) -> None:
+    grid = oblique_grid((34, 40, 36), (1.5, 1.5, 1.5), order=(0, 1, 2), flips=(-1, -1, 1))
+
+    def prepared(scalp: float) -> preprocess.Prepared:
+        volumes = [None if r == missing else head_on(grid, r, scalp) for r in DEMO.roles]
+        return preprocess.prepare(volumes, grid, WHOLE_HEADS, brain=an_ellipsoid)
+
+    bare, whole = prepared(0.0), prepared(scalp)
+    brain = torch.from_numpy(an_ellipsoid(whole.grid))
+    assert 1000 < brain.sum() < brain.numel() / 2
+    assert torch.equal(bare.channels[:, brain], whole.channels[:, brain])
+    inside = whole.channels[0, brain].double()
+    assert abs(float(inside.mean())) < 0.02
+    assert abs(float(inside.std()) - 1.0) < 0.02
+    assert torch.equal(whole.channels[3] == 0.0, torch.full_like(brain, missing is not None))
+    if scalp > 1000.0:
+        assert (whole.channels[0, ~brain] == 5.0).all()
+        assert (bare.channels[0, ~brain] < -2.0).all()
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_box_is_that_of_the_brain_whatever_way_the_slices_lie(name: str) -> None:
+    """On another orientation too, every side lies the margin away from the brain's surface."""
+    axes = GRIDS[name]
+    middle = (np.array((40, 44, 42)) - 1) / 2
+    matrix = axes.index_to_lps_mm.copy()
+    matrix[:3, :3] = matrix[:3, :3] / axes.spacing_mm * (2.0, 1.7, 1.9)
+    matrix[:3, 3] = BRAIN_LPS_MM + np.array([3.0, -2.0, 1.0]) - matrix[:3, :3] @ middle
+    grid = Grid(shape=(40, 44, 42), index_to_lps_mm=matrix, frame_of_reference_uid="")
+    volumes = [head_on(grid, role, 900.0) for role in DEMO.roles]
+    found = preprocess.prepare(volumes, grid, WHOLE_HEADS, brain=an_ellipsoid)
+    directions = found.grid.index_to_lps_mm[:3, :3] / 1.5
+    reach_mm = np.linalg.norm(directions.T * BRAIN_RADII_MM, axis=1)
+    centre = (BRAIN_LPS_MM - found.grid.index_to_lps_mm[:3, 3]) @ directions
+    last_mm = (np.array(found.grid.shape) - 1) * 1.5
+    for margin in (centre - reach_mm, last_mm - centre - reach_mm):
+        # 4 mm are 3 voxels; the outermost voxels of an ellipsoid lie a little inside of it.
+        assert (margin > 4.5 - 1e-6 - 1.5).all()
+        assert (margin < 4.5 + 1e-6).all()
+    inner = found.channels[0][torch.from_numpy(an_ellipsoid(found.grid))]
+    assert float(inner.mean()) == pytest.approx(0.0, abs=0.1)
+
+
+def test_a_short_field_of_view_does_not_shift_the_numbers() -> None:
+    grid = oblique_grid((34, 40, 36), (1.5, 1.5, 1.5))
+    full = head_on(grid, "t2", 900.0)
+    low = Grid(
+        shape=(20, 40, 36), index_to_lps_mm=grid.index_to_lps_mm, frame_of_reference_uid="1.2.3"
+    )
+    short = Volume(intensities=full.intensities[:20].copy(), grid=low, role="t2")
+    others = [head_on(grid, role, 900.0) for role in DEMO.roles[:3]]
+    found = preprocess.prepare([*others, short], grid, WHOLE_HEADS, brain=an_ellipsoid)
+    values = found.channels[3].numpy()
+    brain = an_ellipsoid(found.grid)
+    seen = brain & (values != values.min())
+    assert 0.2 < seen.sum() / brain.sum() < 0.8
+    assert values[seen].mean() == pytest.approx(0.0, abs=0.02)
+    assert values[seen].std() == pytest.approx(1.0, abs=0.02)
+    assert (values[:, :, -2:] == values.min()).all()
+    assert values.min() < -2.0  # like air

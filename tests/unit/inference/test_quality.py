@@ -32,6 +32,7 @@ def judged(
     *,
     brain_ml: float | None = 1300.0,
     share_outside: float = 0.0,
+    is_clipped: bool = False,
     unsure: Uncertainty | None = None,
 ) -> Sequence[Note]:
     return quality.judge(
@@ -39,6 +40,7 @@ def judged(
         limits or Quality(),
         brain_ml=brain_ml,
         share_outside=share_outside,
+        is_clipped=is_clipped,
         unsure=unsure,
     )
 
@@ -76,9 +78,11 @@ def test_scattered_labels_are_said_specks_are_not_counted() -> None:
 
 
 def test_labels_outside_the_brain_are_said() -> None:
-    (note,) = judged(TUMOUR, share_outside=0.24)
-    assert note.code == "TUMOUR_OUTSIDE_BRAIN"
-    assert note.sentence == "24% of what is labelled lie outside the brain, expected at most 10%"
+    (left,) = judged(TUMOUR, share_outside=0.24)
+    (removed,) = judged(TUMOUR, share_outside=0.24, is_clipped=True)
+    assert left.code == removed.code == "TUMOUR_OUTSIDE_BRAIN"
+    assert left.sentence == "24% of what was found lie outside the brain, expected at most 10%"
+    assert "outside the brain and were removed, expected" in removed.sentence
 
 
 def entropy_of(labels: LabelMap) -> NDArray[np.float32]:

@@ -141,6 +141,31 @@ def test_a_brain_mask_that_the_model_needs_and_that_is_absent_is_told(tmp_path: 
     assert "mask.toml" in found.detail
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "ok"),
+    [
+        ("[space]", "[space]", True),
+        ('mask = "nonzero"', 'mask = "brain"', False),
+        ('crop = "foreground"', 'crop = "brain"', False),
+        (
+            "background_index = 0",
+            "background_index = 0\n[postprocess]\nclip_to_brain = true",
+            False,
+        ),
+    ],
+)
+def test_a_model_for_whole_heads_may_need_the_brain_mask_too(
+    tmp_path: Path, old: str, new: str, *, ok: bool
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL, folder)
+    text = (folder / "model.toml").read_text().replace('skull = "stripped"', 'skull = "any"')
+    assert old in text
+    (folder / "model.toml").write_text(text.replace(old, new, 1))
+    model = {"folder": folder, "brain_mask_folder": tmp_path}
+    assert finding("model", settings_in(tmp_path, model=model)).ok is ok
+
+
 def test_a_gpu_that_is_asked_for_and_not_there_is_told(tmp_path: Path) -> None:
     asks = settings_in(tmp_path, model={"folder": MODEL, "device": "cuda"}).model
     assert not doctor._device(asks, tmp_path).ok

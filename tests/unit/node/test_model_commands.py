@@ -197,6 +197,19 @@ def test_an_image_gives_volumes_and_its_truth_dice(folder: Path, image: Path) ->
     assert "Dice 0.000" in table.output
 
 
+def test_an_image_is_asked_for_its_brain_where_the_model_needs_it(
+    folder: Path, image: Path
+) -> None:
+    file = folder / "model.toml"
+    text = file.read_text()
+    assert 'crop = "none"' in text
+    file.write_text(text.replace('crop = "none"', 'crop = "brain"\ncrop_margin_mm = 12.0'))
+    mask = ("--brain-mask", ROOT / "models" / "brain-mask")
+    refused = model("test", folder, "--input", image, *mask)
+    assert refused.exit_code == 1
+    assert refused.output.startswith("BRAIN_NOT_FOUND")
+
+
 def test_a_truth_elsewhere_or_alone_is_refused(folder: Path, image: Path) -> None:
     declared = manifest.load(folder)
     grid = Grid(shape=(18, 20, 21), index_to_lps_mm=np.eye(4), frame_of_reference_uid="")
