@@ -7,24 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from converters import nifti, seg_check, series
 from converters.mr_writer import PLANS, StudyIdentity, write_series
 from converters.volume import Grid, Role, Volume
 from node.demo.archive import DemoArchive
+from scripts import evaluation_studies, segmentation_scores
 from tests.nodes import RunningNode, destination, push
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
 FRAME = "2.25.4711"
-# BraTS 2013 numbers its labels 1 core, 2 oedema, 4 enhancing; ours are 2, 1, 3.
-BRATS_TO_OURS = np.array([0, 2, 1, 0, 3], dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -99,23 +96,9 @@ def test_a_registered_and_stripped_exam_is_segmented_well(
     (result,) = archive.find(case["study_instance_uid"], "SEG")
     sources = series.stack(paths["t1gd"])
     found = seg_check.read_labels(result.path, sources.headers)
-    truth = truth_on(next(folder.glob("*seg.nii.gz")), sources.grid)
+    truth = evaluation_studies.expert_labels_on(next(folder.glob("*seg.nii.gz")), sources.grid)
     whole = 2 * ((found > 0) & (truth > 0)).sum() / ((found > 0).sum() + (truth > 0).sum())
     assert whole > 0.8
-
-
-def truth_on(path: Path, grid: Grid) -> NDArray[np.uint8]:
-    """Return the reference labels at the voxels of a grid, looked up by patient position."""
-    image = nibabel.Nifti1Image.from_filename(path)
-    labels = np.asarray(image.dataobj).astype(np.int64)
-    index = np.indices(grid.shape).reshape(3, -1).T
-    ras_mm = grid.lps_mm(index.astype(np.float64)) * [-1.0, -1.0, 1.0]
-    inverse = np.linalg.inv(image.affine)
-    at = np.rint(ras_mm @ inverse[:3, :3].T + inverse[:3, 3]).astype(np.int64)
-    inside = ((at >= 0) & (at < labels.shape)).all(axis=1)
-    values = np.zeros(len(at), dtype=np.uint8)
-    values[inside] = BRATS_TO_OURS[labels[tuple(at[inside].T)]]
-    return values.reshape(grid.shape)
 
 
 @pytest.mark.timeout(500)
@@ -151,21 +134,8 @@ def read_findings(node: RunningNode, case_id: str) -> dict[str, Any]:
     return content
 
 
-# How the exam lies in the atlas of its fused labels: fitted once, the outline of those labels to
-# the bright tissue of the exam's FLAIR and to no segmentation of this project; correlation 0.87.
-ATLAS_TURN_DEG = (12.5, -4.38, 8.46)
-ATLAS_CENTRE_MM = (115.7, -101.54, 75.56)
-EXAM_CENTRE_MM = (3.1, -2.1, 25.7)
-
-
 def dice_with_fused(found: NDArray[np.bool_], grid: Grid, folder: Path) -> float:
     """Return the overlap with the labels that five published models agreed on, in atlas space."""
-    image = nibabel.Nifti1Image.from_filename(folder / "model_labels_SRI24" / "simple.nii.gz")
-    index = np.moveaxis(np.indices(grid.shape), 0, -1).astype(np.float64)
-    turn = Rotation.from_euler("xyz", ATLAS_TURN_DEG, degrees=True).as_matrix()
-    atlas_mm = (grid.lps_mm(index) - EXAM_CENTRE_MM) @ turn.T + ATLAS_CENTRE_MM
-    inverse = np.linalg.inv(image.affine)
-    at = np.rint(atlas_mm * [-1.0, -1.0, 1.0] @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
-    at = np.clip(at, 0, np.subtract(image.shape, 1))
-    fused = np.asarray(image.dataobj)[at[..., 0], at[..., 1], at[..., 2]] > 0
-    return float(2.0 * (found & fused).sum() / (found.sum() + fused.sum()))
+    path = folder / "model_labels_SRI24" / "simple.nii.gz"
+    fused = evaluation_studies.fused_labels_on(path, folder.name, grid) > 0
+    return segmentation_scores.dice(found, fused)
