@@ -28,6 +28,7 @@ $(VENV)/.run: pyproject.toml requirements.lock
 
 $(VENV)/.test: $(VENV)/.run
 	@$(INSTALL) --editable '.[test]'
+	@$(INSTALL) --no-deps nilearn
 	@touch $@
 
 demo: $(VENV)/.run

@@ -22,7 +22,13 @@ from typing import Final
 
 from converters.errors import ConversionError
 from converters.volume import Role
-from scripts import evaluation_cost, evaluation_pictures, evaluation_report, evaluation_studies
+from scripts import (
+    evaluation_cost,
+    evaluation_pictures,
+    evaluation_report,
+    evaluation_studies,
+    generated_studies,
+)
 from scripts.evaluation_cost import Cost
 from scripts.evaluation_pictures import Subject, Words
 from scripts.evaluation_report import KIND_NAMES, ROLE_NAMES, Figures
@@ -30,7 +36,6 @@ from scripts.evaluation_runs import Engine, Outcome, Result, registered
 from scripts.evaluation_studies import (
     FIRST_SEED,
     FUSED,
-    GENERATED_KINDS,
     PHANTOM_KINDS,
     Family,
     Study,
@@ -84,7 +89,7 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    kinds = (*GENERATED_KINDS, "phantom")
+    kinds = (*generated_studies.KINDS, "phantom")
     add("--out", type=Path, default=Path("var/eval-demo"), help="folder to write (%(default)s)")
     add("--model", type=Path, default=_MODELS / "demo-glioma", help="folder (%(default)s)")
     add("--mask", type=Path, default=_MODELS / "brain-mask", help="brain mask (%(default)s)")
@@ -185,9 +190,6 @@ class _Evaluation:
 def _plans(options: argparse.Namespace) -> list[_Plan]:
     """Return the studies to draw; phantoms lack inputs only where nothing better is drawn."""
     kinds = [kind for kind in options.kinds if kind != "phantom"]
-    if kinds and not evaluation_studies.has_generator():
-        print("there is no scripts/generated_studies.py: phantoms only")
-        kinds = []
     wanted: list[tuple[Family, str, int, bool]] = [
         ("generated", kind, seed, number < options.missing)
         for kind in kinds
@@ -268,7 +270,7 @@ def _facts(engine: Engine, options: argparse.Namespace) -> dict[str, str]:
         "Weights": declared.weights_sha256,
         "Date": datetime.now(UTC).date().isoformat(),
         "Seeds": f"{seeds[0]} to {seeds[-1]}" if is_row else ", ".join(map(str, seeds)),
-        "Generator": evaluation_studies.generator_version() or "without a version",
+        "Generator": generated_studies.VERSION,
         "Processor": f"{evaluation_cost.processor()}; {options.threads} threads",
     }
 

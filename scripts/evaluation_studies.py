@@ -10,13 +10,11 @@ data (``NEUROSEG_REALDATA`` or ``../shared/realdata``), one folder each, told ap
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import nibabel
 import numpy as np
@@ -25,6 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from converters import nifti, phantom
 from converters.volume import Grid, Role, Volume
+from scripts.generated_studies import draw_study
 
 Labels: TypeAlias = NDArray[np.uint8]
 Family: TypeAlias = Literal["generated", "phantom", "real"]
@@ -32,7 +31,6 @@ Family: TypeAlias = Literal["generated", "phantom", "real"]
 REFERENCE_ROLE: Final = "t1gd"
 FIRST_SEED: Final = 900_000_000
 """Seeds from here on are kept for evaluation; no training and no choice may use one."""
-GENERATED_KINDS: Final = ("stripped", "head", "thick", "healthy")
 PHANTOM_KINDS: Final = ("stripped", "head", "healthy")
 
 DRAWN: Final = "what the generator drew"
@@ -40,7 +38,6 @@ EXPERT: Final = "expert labels"
 FUSED: Final = "fusion of five published models, placed by a rigid fit; not truth"
 
 _ROOT: Final = Path(__file__).resolve().parents[1]
-_GENERATOR: Final = "scripts.generated_studies"
 _FRAME: Final = "2.25.4711"
 _STRIPPED: Final = {"flair": "_flair", "t1": "_t1", "t1gd": "_t1ce", "t2": "_t2"}
 _NATIVE: Final = {"flair": "_fla", "t1": "_t1", "t1gd": "_t1c", "t2": "_t2"}
@@ -100,7 +97,7 @@ class Study:
 
 def generated(kind: str, seed: int) -> Study:
     """Return a held-out study of the training's generator."""
-    drawn = _generator().draw_study(seed, kind=kind)
+    drawn = draw_study(seed, kind=kind)
     return Study(
         name=f"generated-{kind}-{seed}",
         family="generated",
@@ -110,20 +107,6 @@ def generated(kind: str, seed: int) -> Study:
         reference=drawn.truth,
         reference_kind=DRAWN,
     )
-
-
-def has_generator() -> bool:
-    """Say whether the generator of studies is there."""
-    return importlib.util.find_spec(_GENERATOR) is not None
-
-
-def generator_version() -> str:
-    """Return the version of the generator of studies; '' where it has none."""
-    return str(getattr(_generator(), "VERSION", "")) if has_generator() else ""
-
-
-def _generator() -> Any:  # noqa: ANN401
-    return importlib.import_module(_GENERATOR)
 
 
 def phantom_study(kind: str, seed: int) -> Study:

@@ -9,13 +9,10 @@ No patient's image is used. Arrays are (x, y, z), right-anterior-superior, on a 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
-import nibabel
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,7 +20,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-Rng: TypeAlias = np.random.Generator
+from scripts.generated_studies import anatomy, fields
+from scripts.generated_studies.fields import Rng
+
 Field: TypeAlias = NDArray[np.float32]
 
 SHAPE = (64, 72, 64)
@@ -50,19 +49,9 @@ class Template:
 
 
 def read_template() -> Template:
-    """Return the tissue maps of the template in nilearn's package; nilearn is not imported."""
-    spec = importlib.util.find_spec("nilearn")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("nilearn is not installed: pip install --no-deps nilearn")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "datasets" / "data"
-    images = [
-        nibabel.Nifti1Image.from_filename(
-            folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-        )
-        for name in ("gm", "wm")
-    ]
-    grey, white = (np.asarray(image.dataobj, np.float32) / 255.0 for image in images)
-    brain = _envelope(grey + white > 0.35)
+    """Return the tissue maps of the template, every second millimetre."""
+    grey, white, affine = anatomy.read_template()
+    brain = anatomy.envelope(grey + white > 0.35)
     csf = np.clip(1.0 - grey - white, 0.0, 1.0) * brain
     deep = ndimage.distance_transform_edt(brain) > 18.0
     maps = np.stack([csf * ~deep, csf * deep, grey, white, brain.astype(np.float32)])
@@ -70,37 +59,13 @@ def read_template() -> Template:
     coarse = np.stack([ndimage.gaussian_filter(one, 1.0) for one in maps])[
         :, ::every, ::every, ::every
     ]
-    matrix = images[0].affine @ np.diag([every, every, every, 1.0])
+    matrix = affine @ np.diag([every, every, every, 1.0])
     return Template(maps=torch.from_numpy(coarse.astype(np.float32)), index_to_ras_mm=matrix)
-
-
-def _envelope(tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the brain as one piece: sulci and ventricles belong to it."""
-    margin = 12
-    ball = ndimage.generate_binary_structure(3, 1)
-    closed = ndimage.binary_closing(np.pad(tissue, margin), ball, iterations=8)
-    inside = slice(margin, -margin)
-    filled = ndimage.binary_fill_holes(closed[inside, inside, inside])
-    pieces, _ = ndimage.label(filled)
-    return np.asarray(pieces == np.bincount(pieces.ravel())[1:].argmax() + 1)
 
 
 def noise(scale: float, rng: Rng) -> Field:
     """Return smooth noise of unit variance whose features are `scale` voxels wide."""
-    counts = [math.ceil(size / scale) + 2 for size in SHAPE]
-    seeds = torch.from_numpy(rng.standard_normal((1, 1, *counts)).astype(np.float32))
-    size = [max(int(count * scale) + 1, count) for count in counts]
-    wide = functional.interpolate(seeds, size=size, mode="trilinear", align_corners=True)[0, 0]
-    part = wide[: SHAPE[0], : SHAPE[1], : SHAPE[2]].numpy()
-    return np.asarray((part - part.mean()) / (part.std() + 1e-6))
-
-
-def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return np.asarray(about_x @ about_y @ about_z)
+    return np.asarray(fields.noise(SHAPE, scale, rng).numpy())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -117,7 +82,7 @@ class _Head:
 def _pose(template: Template, rng: Rng) -> _Head:
     axes = [(np.arange(size) - (size - 1) / 2) * STEP_MM for size in SHAPE]
     here = np.stack(np.meshgrid(*axes, indexing="ij"))
-    turn = _rotation(rng.normal(0, 0.14, 3)) @ np.diag(1.0 / rng.uniform(0.82, 1.1, 3))
+    turn = fields.rotation(rng.normal(0, 0.14, 3)) @ np.diag(1.0 / rng.uniform(0.82, 1.1, 3))
     here = here - np.reshape(rng.normal([0, 0, 14], [6, 8, 10]), (3, 1, 1, 1))
     at = np.einsum("ij,jxyz->ixyz", turn, here)
     for scale, reach_mm in ((12, rng.uniform(2, 6)), (5, rng.uniform(0.5, 3))):
@@ -146,7 +111,7 @@ def _tumour(is_brain: NDArray[np.bool_], rng: Rng) -> tuple[NDArray[np.bool_], N
         return nothing, nothing
     centre = rng.permutation(np.argwhere(is_brain))[0]
     offset = np.indices(SHAPE) - np.reshape(centre, (3, 1, 1, 1))
-    turn = _rotation(rng.uniform(-3, 3, 3)) @ np.diag(rng.uniform(0.7, 1.4, 3))
+    turn = fields.rotation(rng.uniform(-3, 3, 3)) @ np.diag(rng.uniform(0.7, 1.4, 3))
     distance = np.linalg.norm(np.einsum("ij,jxyz->ixyz", turn, offset), axis=0)
     radius = rng.uniform(1.5, 8.0)
     depth = radius * (1 + 0.25 * noise(3, rng)) - distance

@@ -38,7 +38,7 @@ FIRST_SEED = 1000  # of the training scenes; smaller ones are held out
 _CLASS_WEIGHTS = (1.0, 2.0, 2.5, 3.0)
 _AVERAGE = 0.998
 _EVERY = 50
-_AT_FIRST = 16  # scenes that are drawn at first; then one for every tenth sample
+_AT_FIRST, _EVERY_NEW = 16, 25  # scenes to draw from at first; then one more every 25 samples
 _REGIONS = ("whole tumour", "core", "enhancing")
 
 
@@ -81,7 +81,7 @@ class _Samples(IterableDataset[tuple[Tensor, Tensor]]):
 
     def _sample(self, number: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.options.seed, number])
-        among = min(self.options.scenes, _AT_FIRST + number // 10)
+        among = min(self.options.scenes, _AT_FIRST + number // _EVERY_NEW)
         scene = self._scene(FIRST_SEED + int(rng.integers(among)))
         window = _window(scene[imaging.LABELS], scene[imaging.PARTS], rng)
         brain = imaging.brain_sample(scene, rng)
@@ -161,7 +161,7 @@ class _Training:
         )
         losses: list[list[float]] = []
         for images, labels in samples:
-            if self.step >= options.steps or self._spent >= 1:
+            if self.step >= options.steps or self._ran > options.seconds:
                 break
             losses.append(self._one_step(images, labels))
             if self.step % _EVERY == 0:
@@ -172,13 +172,12 @@ class _Training:
         print(f"weights: {options.out / 'model.safetensors'}")
 
     @property
-    def _spent(self) -> float:
-        return (time.monotonic() - self.began) / float(self.options.seconds)
+    def _ran(self) -> float:
+        return time.monotonic() - self.began
 
     def _report(self, losses: list[list[float]]) -> None:
-        ran = time.monotonic() - self.began
-        pace = ran / (self.step - self.first)
-        left = min(self.options.seconds - ran, (self.options.steps - self.step) * pace)
+        pace = self._ran / (self.step - self.first)
+        left = min(self.options.seconds - self._ran, (self.options.steps - self.step) * pace)
         mean = np.mean(losses, axis=0)
         regions = ", ".join(f"{n} {1 - v:.3f}" for n, v in zip(_REGIONS, mean[1:], strict=True))
         print(
@@ -188,8 +187,8 @@ class _Training:
         )
 
     def _one_step(self, images: Tensor, labels: Tensor) -> list[float]:
-        done = min(1.0, max(self.step / self.options.steps, self._spent))
-        rate = self.options.rate * min(1.0, (self.step - self.first + 1) / 40)
+        done = self.step / self.options.steps
+        rate = self.options.rate * min(1.0, (self.step + 1) / 40)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * (0.5 * (1 + math.cos(math.pi * done)) + 0.005)
         images = images.to(self.device, memory_format=torch.channels_last_3d)

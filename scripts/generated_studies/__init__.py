@@ -5,6 +5,9 @@ brightness of four sequences and the faults of a scanner, and `study` puts that 
 it is drawn from a seed; no patient's image is used.
 """
 
-from scripts.generated_studies.study import GeneratedStudy, Kind, draw_study
+from scripts.generated_studies.study import KINDS, GeneratedStudy, draw_study
 
-__all__ = ["GeneratedStudy", "Kind", "draw_study"]
+VERSION = "1"
+"""Another number draws other studies from the same seeds."""
+
+__all__ = ["KINDS", "VERSION", "GeneratedStudy", "draw_study"]

@@ -72,9 +72,11 @@ class Brain:
     here: Tensor
 
 
-@cache
-def read_maps() -> Maps:
-    """Return the maps of the template in nilearn's package; nilearn is not imported."""
+def read_template() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+    """Return grey and white matter of the template in nilearn's package, and the 4x4 affine.
+
+    nilearn itself is not imported.
+    """
     spec = importlib.util.find_spec("nilearn")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("nilearn is not installed: pip install --no-deps nilearn")
@@ -86,8 +88,15 @@ def read_maps() -> Maps:
         for name in ("gm", "wm")
     ]
     grey, white = (np.asarray(image.dataobj, np.float32) / 255.0 for image in images)
-    origin = images[0].affine[:3, 3]
-    brain = _envelope(grey + white > 0.35)
+    return grey, white, np.asarray(images[0].affine)
+
+
+@cache
+def read_maps() -> Maps:
+    """Return the maps that brains are drawn from."""
+    grey, white, affine = read_template()
+    origin = affine[:3, 3]
+    brain = envelope(grey + white > 0.35)
     csf = np.clip(1.0 - grey - white, 0.0, 1.0) * brain
     x, y, z = (np.indices(grey.shape).astype(np.float32) + np.reshape(origin, (3, 1, 1, 1))).astype(
         np.float32
@@ -103,7 +112,7 @@ def read_maps() -> Maps:
     return Maps(maps=torch.from_numpy(maps), origin_mm=origin)
 
 
-def _envelope(tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def envelope(tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the brain as one piece: sulci and ventricles belong to it."""
     margin = 12
     ball = ndimage.generate_binary_structure(3, 1)

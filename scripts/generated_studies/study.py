@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from converters.volume import Grid, Role, Volume
 from scripts.generated_studies import anatomy, imaging
 from scripts.generated_studies.scene import draw_scene
 
-Kind: TypeAlias = Literal["stripped", "head", "thick", "healthy"]
+KINDS: Final = ("stripped", "head", "thick", "healthy")
 
 _THICK_VOXELS = (3, 4)  # 4.5 and 6 mm
 _BRIGHTNESS = 400.0  # scanner units for a 1 of the generator
@@ -37,11 +37,17 @@ class GeneratedStudy:
 
     volumes: Mapping[Role, Volume]
     truth: NDArray[np.uint8]
-    kind: Kind
+    kind: str
 
 
-def draw_study(seed: int, *, kind: Kind) -> GeneratedStudy:
-    """Return the study of a seed; seeds from 1000 on are those of the training."""
+def draw_study(seed: int, *, kind: str) -> GeneratedStudy:
+    """Return the study of a seed and one of the `KINDS`.
+
+    Seeds below 1000 are there to choose by, the training draws from 1000 on, and the evaluation
+    from 900 000 000 on.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"{kind} is none of {', '.join(KINDS)}")
     planes = draw_scene(seed, healthy=kind == "healthy")
     rng = np.random.default_rng([seed, 9])
     skull = "stripped" if kind == "stripped" else "head"
