@@ -38,6 +38,7 @@ FIRST_SEED = 1000  # of the training scenes; smaller ones are held out
 _CLASS_WEIGHTS = (1.0, 2.0, 2.5, 3.0)
 _AVERAGE = 0.998
 _EVERY = 50
+_SHOWN = 100  # voxels from which on a region counts in the report
 _AT_FIRST, _EVERY_NEW = 16, 25  # scenes to draw from at first; then one more every 25 samples
 _REGIONS = ("whole tumour", "core", "enhancing")
 
@@ -178,8 +179,8 @@ class _Training:
     def _report(self, losses: list[list[float]]) -> None:
         pace = self._ran / (self.step - self.first)
         left = min(self.options.seconds - self._ran, (self.options.steps - self.step) * pace)
-        mean = np.mean(losses, axis=0)
-        regions = ", ".join(f"{n} {1 - v:.3f}" for n, v in zip(_REGIONS, mean[1:], strict=True))
+        mean = np.nanmean(losses, axis=0)
+        regions = ", ".join(f"{n} {v:.3f}" for n, v in zip(_REGIONS, mean[1:], strict=True))
         print(
             f"step {self.step} of {self.options.steps}, {pace:.2f} s each, {left / 60:.0f} min"
             f" left, loss {mean[0]:.3f}, soft Dice: {regions}",
@@ -225,7 +226,10 @@ class _Training:
 
 
 def _loss(scores: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weighted cross-entropy plus soft Dice losses, and those of the three regions."""
+    """Return weighted cross-entropy plus soft Dice losses, and the regions' soft Dice.
+
+    The soft Dice of a region that is hardly there is no number.
+    """
     chances = scores.softmax(1)
     pairs = (
         (chances[:, 1:].sum(1), labels > 0),
@@ -240,7 +244,9 @@ def _loss(scores: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tens
             for chance, truth in pairs
         ]
     )
-    return dice.mean() + functional.cross_entropy(scores, labels, weights), dice[:3]
+    shown = torch.stack([truth.sum() > _SHOWN for _, truth in pairs[:3]])
+    regions = torch.where(shown, 1 - dice[:3], torch.nan)
+    return dice.mean() + functional.cross_entropy(scores, labels, weights), regions
 
 
 if __name__ == "__main__":
