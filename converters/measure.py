@@ -21,6 +21,9 @@ from converters.volume import MM3_PER_ML, Box, Code, Grid, LabelMap, Segment
 LEAST_LESION_MM3: Final = 50.0
 """Smaller pieces count for volumes and are no lesions; the BraTS challenge counts none either."""
 
+MOST_LESIONS: Final = 20
+"""So many are measured one by one, the largest; all are counted. More are hardly a tumour's."""
+
 ENHANCING: Final = ("C113842", "NCIt")
 """Type code, value and scheme, of the segment whose diameters are measured (CID 7169)."""
 
@@ -81,9 +84,11 @@ class Measurements:
     enhancing : tuple of int
         Numbers of the segments whose diameters are measured; empty where the model knows none.
     lesions : tuple of Lesion
-        Largest first; pieces below `LEAST_LESION_MM3` are left out.
+        The largest `MOST_LESIONS`, largest first.
+    lesion_count : int
+        How many there are.
     small_count, small_ml : int, float
-        How many pieces were left out, and their volume.
+        How many pieces are too small for a lesion, and their volume.
     grid : Grid
         Where all of it lies.
     """
@@ -96,6 +101,7 @@ class Measurements:
     regions_ml: tuple[float, ...]
     enhancing: tuple[int, ...]
     lesions: tuple[Lesion, ...]
+    lesion_count: int
     small_count: int
     small_ml: float
     grid: Grid
@@ -134,7 +140,7 @@ def measure(label_map: LabelMap, regions: Sequence[Region] = ()) -> Measurements
         if (one.type_code.value, one.type_code.scheme) == ENHANCING
     )
     pieces, sizes = _pieces(label_map)
-    small = sizes[len(pieces) :]
+    is_lesion = sizes * label_map.grid.voxel_volume_mm3 >= LEAST_LESION_MM3
     core = _core(enhancing, others)
     return Measurements(
         segments=label_map.segments,
@@ -148,8 +154,9 @@ def measure(label_map: LabelMap, regions: Sequence[Region] = ()) -> Measurements
             _lesion(rank, piece, label_map, enhancing, core)
             for rank, piece in enumerate(pieces, start=1)
         ),
-        small_count=len(small),
-        small_ml=_ml(int(small.sum()), label_map.grid),
+        lesion_count=int(is_lesion.sum()),
+        small_count=int((~is_lesion).sum()),
+        small_ml=_ml(int(sizes[~is_lesion].sum()), label_map.grid),
         grid=label_map.grid,
     )
 
@@ -164,7 +171,7 @@ class _Piece:
 
 
 def _pieces(label_map: LabelMap) -> tuple[list[_Piece], NDArray[np.int64]]:
-    """Return the connected pieces that are lesions, and how many voxels every piece has.
+    """Return the pieces that are measured one by one, and how many voxels every piece has.
 
     Both from the largest to the smallest; of equals the first in the array comes first.
     """
@@ -178,7 +185,7 @@ def _pieces(label_map: LabelMap) -> tuple[list[_Piece], NDArray[np.int64]]:
     boxes = ndimage.find_objects(numbered)
     is_lesion = sizes[order] * label_map.grid.voxel_volume_mm3 >= LEAST_LESION_MM3
     pieces = []
-    for index in order[is_lesion]:
+    for index in order[is_lesion][:MOST_LESIONS]:
         own = boxes[index]
         slices, rows, columns = (
             slice(outer.start + inner.start, outer.start + inner.stop)

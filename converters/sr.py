@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from highdicom import sr
@@ -40,10 +40,15 @@ __all__ = ["InstanceReference", "ReportContext", "build_report", "check_report"]
 SCHEME: Final = "99NEUROSEG"
 PRODUCT: Final = CodedEntry("PERP_PRODUCT", SCHEME, "Product of perpendicular diameters")
 """The bidimensional measurement; no standard code says it."""
+_LESIONS: Final = CodedEntry("246206008", "SCT", "Number of lesions")
 _MRI_OF_BRAIN: Final = CodedEntry("816077007", "SCT", "MRI of brain")
 _MM2: Final = CodedEntry("mm2", "UCUM", "mm2")
 _ML: Final = CodedEntry("mL", "UCUM", "mL")
 _MM: Final = CodedEntry("mm", "UCUM", "mm")
+
+_Group: TypeAlias = (
+    sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +178,7 @@ class _Groups:
     def __init__(self, found: Measurements, identity: SegIdentity, context: ReportContext) -> None:
         self._found, self._identity, self._context = found, identity, context
 
-    def all_of(self, sources: Sequence[Dataset], frames: Sequence[int]) -> list[sr.Template]:
+    def all_of(self, sources: Sequence[Dataset], frames: Sequence[int]) -> list[_Group]:
         """Return every group: the whole, segments, regions, then lesion by lesion."""
         found = self._found
         groups = [self._whole(), *self._segments(str(sources[0].SeriesInstanceUID))]
@@ -200,7 +205,6 @@ class _Groups:
             name=self._identity.algorithm_name,
             version=self._identity.algorithm_version,
             family=codes.DCM.ArtificialIntelligence,
-            manufacturer=self._identity.manufacturer,
         )
 
     def _group(  # noqa: PLR0913 - what a group consists of
@@ -228,7 +232,7 @@ class _Groups:
 
     def _whole(self) -> sr.MeasurementsAndQualitativeEvaluations:
         found = self._found
-        lesions = _number(codes.SCT.NumberOfLesions, len(found.lesions), codes.UCUM.NoUnits)
+        lesions = _number(_LESIONS, found.lesion_count, codes.UCUM.NoUnits)
         presence = codes.SCT.Present if found.whole_ml else codes.SCT.Absent
         said = [sr.QualitativeEvaluation(name=codes.DCM.PresenceOfProperty, value=presence)]
         said += [
@@ -252,7 +256,7 @@ class _Groups:
             evaluations=evaluations,
         )
 
-    def _segments(self, series_instance_uid: str) -> list[sr.Template]:
+    def _segments(self, series_instance_uid: str) -> list[_Group]:
         found, seg = self._found, self._context.segmentation
         return [
             sr.VolumetricROIMeasurementsAndQualitativeEvaluations(

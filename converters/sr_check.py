@@ -131,7 +131,7 @@ def _require(holds: object, what: str) -> None:
 
 def _expected(found: Measurements, model_id: str) -> dict[str, Figures]:
     """Return the figures of every group by tracking identifier, in order."""
-    whole = {_VOLUME: round(found.whole_ml, ML_DECIMALS), _LESIONS: float(len(found.lesions))}
+    whole = {_VOLUME: round(found.whole_ml, ML_DECIMALS), _LESIONS: float(found.lesion_count)}
     expected: dict[str, Figures] = {region_name(found.whole): whole}
     for segment, volume_ml in zip(found.segments, found.segments_ml, strict=True):
         expected[segment_name(segment)] = {_VOLUME: round(volume_ml, ML_DECIMALS)}

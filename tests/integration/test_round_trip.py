@@ -90,7 +90,7 @@ def test_the_seg_comes_back_once_by_both_ways_with_equal_bytes(
     found = pacs.find_series(files.study_instance_uid, "SEG")
     assert len(found) == 1
     ours = node.spool / "cases" / delivered["case_id"] / "seg.dcm"
-    (result,) = delivered["results"]
+    result = delivered["results"][0]  # the SEG; what goes with it follows
     assert _data_set(pacs.instance_bytes(result["sop_instance_uid"])) == _data_set(
         ours.read_bytes()
     )
@@ -119,7 +119,7 @@ def test_every_voxel_lies_where_the_label_map_has_it_after_the_whole_way(
     study: PhantomStudy,
     delivered: dict[str, Any],
 ) -> None:
-    (result,) = delivered["results"]
+    result = delivered["results"][0]  # the SEG; what goes with it follows
     ds = dcmread(BytesIO(pacs.instance_bytes(result["sop_instance_uid"])))
     folder = node.spool / "cases" / delivered["case_id"]
     image = nibabel.Nifti1Image.from_filename(folder / "labels.nii.gz")
@@ -164,7 +164,7 @@ def test_no_validator_finds_fault_with_the_delivered_object(
     pacs: Orthanc, files: PhantomFiles, delivered: dict[str, Any], tmp_path: Path
 ) -> None:
     peers.require("dciodvfy")
-    (result,) = delivered["results"]
+    result = delivered["results"][0]  # the SEG; what goes with it follows
     path = tmp_path / "seg.dcm"
     path.write_bytes(pacs.instance_bytes(result["sop_instance_uid"]))
     source = set(peers.dciodvfy(files.paths["t1gd"][0]))

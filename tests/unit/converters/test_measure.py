@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 
 from converters.diameters import Diameters, longest
-from converters.measure import LEAST_LESION_MM3, Measurements, Region, measure
+from converters.measure import LEAST_LESION_MM3, MOST_LESIONS, Measurements, Region, measure
 from converters.phantom import PhantomStudy
 from converters.volume import Code, Grid, LabelMap, Segment, Shape
 from tests.phantoms import WrittenStudy
@@ -260,6 +260,17 @@ def test_every_lesion_is_measured_by_itself_largest_first() -> None:
     assert found.small_ml == pytest.approx(0.001)
     centre_mm = grid.lps_mm(np.array([2.0, 20, 45]))
     assert np.allclose(found.lesions[0].centre_lps_mm, centre_mm, atol=0.1)
+
+
+def test_of_very_many_lesions_the_largest_are_measured_and_all_are_counted() -> None:
+    grid = a_grid((24, 24, 60))
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[np.ix_(*(np.arange(count) % 6 < 4 for count in grid.shape))] = ENHANCING
+    labels[6:10, 6:10, 11] = EDEMA  # one of them is larger
+    found = measured(labels, grid)
+    assert (found.lesion_count, len(found.lesions)) == (160, MOST_LESIONS)
+    volumes_ml = [one.volume_ml for one in found.lesions]
+    assert volumes_ml == pytest.approx([0.080, *[0.064] * (MOST_LESIONS - 1)])
 
 
 def test_voxels_that_touch_at_a_corner_are_one_lesion() -> None:
