@@ -171,6 +171,28 @@ def test_no_validator_finds_fault_with_the_delivered_object(
     assert [finding for finding in peers.dciodvfy(path) if finding not in source] == []
 
 
+def test_the_measurements_come_back_as_a_report(
+    node: RunningNode, pacs: Orthanc, files: PhantomFiles, delivered: dict[str, Any], tmp_path: Path
+) -> None:
+    (series_found,) = pacs.find_series(files.study_instance_uid, "SR")
+    assert series_found
+    seg, result = delivered["results"]
+    path = tmp_path / "sr.dcm"
+    path.write_bytes(pacs.instance_bytes(result["sop_instance_uid"]))
+    ours = node.spool / "cases" / delivered["case_id"] / "sr.dcm"
+    assert _data_set(path.read_bytes()) == _data_set(ours.read_bytes())
+    referenced = dcmread(path).CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    uids = [
+        one.ReferencedSOPInstanceUID for many in referenced for one in many.ReferencedSOPSequence
+    ]
+    inputs = [dcmread(one).SOPInstanceUID for many in files.paths.values() for one in many]
+    assert sorted(uids) == sorted([seg["sop_instance_uid"], *inputs])
+    if peers.has("dciodvfy"):
+        assert [one for one in peers.dciodvfy(path) if one.startswith("Error")] == []
+    measured = node.get(f"/api/v1/cases/{delivered['case_id']}").json()["measurements"]
+    assert measured["lesions"][0]["enhancing"]["long_mm"] > 5.0
+
+
 def test_every_decision_is_on_record(delivered: dict[str, Any]) -> None:
     assert {one["role"] for one in delivered["series"]} == {"flair", "t1", "t1gd", "t2"}
     assert all(one["reason"] for one in delivered["series"])
