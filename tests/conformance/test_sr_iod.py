@@ -91,17 +91,24 @@ def test_dcmqi_reads_every_group_with_its_measurements(report: Report, tmp_path:
         for group in read_by_dcmqi(report, tmp_path)
     }
     measured = report.found
-    assert found["Whole tumour"]["Volume"] == (pytest.approx(measured.whole_ml, abs=5e-4), "mL")
-    assert found["Whole tumour"]["Number of lesions"] == (len(measured.lesions), "1")
+    expected = {"Whole tumour": measured.whole_ml}
     for segment, volume_ml in zip(measured.segments, measured.segments_ml, strict=True):
-        assert found[str(segment.number)]["Volume"] == (pytest.approx(volume_ml, abs=5e-4), "mL")
+        expected[str(segment.number)] = volume_ml
+    expected["Tumour core"] = measured.regions_ml[0]
     for lesion in measured.lesions:
-        own = found[f"lesion {lesion.number}"]
-        assert own["Volume"] == (pytest.approx(lesion.volume_ml, abs=5e-4), "mL")
+        expected[f"lesion {lesion.number}"] = lesion.volume_ml
         if lesion.enhancing is not None:
-            own = found[f"lesion {lesion.number} enhancing"]
-            assert own["Long axis"] == (pytest.approx(lesion.enhancing.long_mm, abs=0.006), "mm")
-            assert own["Short axis"] == (pytest.approx(lesion.enhancing.short_mm, abs=0.006), "mm")
+            name = f"lesion {lesion.number} enhancing"
+            expected[name] = measured.enhancing_ml(lesion)
+            axes = [found[name]["Long axis"], found[name]["Short axis"]]
+            assert [unit for _, unit in axes] == ["mm", "mm"]
+            lengths_mm = [lesion.enhancing.long_mm, lesion.enhancing.short_mm]
+            assert [value for value, _ in axes] == pytest.approx(lengths_mm, abs=0.006)
+    assert list(found) == list(expected)
+    volumes_ml = [found[name]["Volume"][0] for name in expected]
+    assert volumes_ml == pytest.approx(list(expected.values()), abs=5e-4)
+    assert {found[name]["Volume"][1] for name in expected} == {"mL"}
+    assert found["Whole tumour"]["Number of lesions"] == (len(measured.lesions), "1")
 
 
 def test_dcmqi_finds_the_segments_that_were_measured(report: Report, tmp_path: Path) -> None:

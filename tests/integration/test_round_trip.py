@@ -227,8 +227,9 @@ def test_the_same_study_again_changes_nothing(
 def test_our_own_result_sent_back_to_us_starts_nothing(
     node: RunningNode, files: PhantomFiles, delivered: dict[str, Any]
 ) -> None:
-    ours = node.spool / "cases" / delivered["case_id"] / "seg.dcm"
-    sent = storescu([ours], port=node.dicom_port, called="NEUROSEG", extra=["-R"])
+    folder = node.spool / "cases" / delivered["case_id"]
+    ours = [folder / "seg.dcm", folder / "sr.dcm"]
+    sent = storescu(ours, port=node.dicom_port, called="NEUROSEG", extra=["-R"])
     assert sent.returncode == 0, sent.stderr
     case = case_of(node, files.study_instance_uid, "cancelled", revision=2)
     assert case["code"] == "CASE_NOTHING_NEW"
