@@ -152,7 +152,7 @@ def test_a_destination_that_fails_keeps_the_result_from_no_other(
     away, here = at(free_port(), "away"), at(archive.port, "here")
     run_all(parts(spool, ledger, away, here), closed.case_id)
     assert ledger.case(closed.case_id).state is CaseState.FAILED
-    assert [one.destination for one in ledger.receipts(closed.case_id)] == ["here"]
+    assert [one.destination for one in ledger.receipts(closed.case_id)] == ["here", "here"]
     assert len(archive.instances()) == 2  # SEG and report
 
 
