@@ -179,15 +179,15 @@ class _Groups:
         self._found, self._identity, self._context = found, identity, context
 
     def all_of(self, sources: Sequence[Dataset], frames: Sequence[int]) -> list[_Group]:
-        """Return every group: the whole, segments, regions, then lesion by lesion."""
+        """Return every group: the whole, segments, regions, lesions, their enhancing tumours."""
         found = self._found
         groups = [self._whole(), *self._segments(str(sources[0].SeriesInstanceUID))]
         groups += [
             self._region(one, [_volume(volume_ml)])
             for one, volume_ml in zip(found.regions, found.regions_ml, strict=True)
         ]
-        for lesion in found.lesions:
-            groups.append(self._lesion(lesion))
+        groups += [self._lesion(lesion) for lesion in found.lesions]
+        for lesion in found.lesions:  # last: what has coordinates, see docs/measurements.md
             if (widest := lesion.enhancing) is not None:
                 frame = frames[widest.slice_index] if any(frames) else 0
                 image = _image(sources[widest.slice_index], frame)

@@ -139,6 +139,7 @@ def _expected(found: Measurements, model_id: str) -> dict[str, Figures]:
         expected[region_name(region)] = {_VOLUME: round(volume_ml, ML_DECIMALS)}
     for lesion in found.lesions:
         expected[lesion_name(lesion)] = {_VOLUME: round(lesion.volume_ml, ML_DECIMALS)}
+    for lesion in found.lesions:
         if (widest := lesion.enhancing) is not None:
             expected[enhancing_name(lesion)] = {
                 _VOLUME: round(found.enhancing_ml(lesion), ML_DECIMALS),

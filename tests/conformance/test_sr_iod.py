@@ -97,6 +97,7 @@ def test_dcmqi_reads_every_group_with_its_measurements(report: Report, tmp_path:
     expected["Tumour core"] = measured.regions_ml[0]
     for lesion in measured.lesions:
         expected[f"lesion {lesion.number}"] = lesion.volume_ml
+    for lesion in measured.lesions:
         if lesion.enhancing is not None:
             name = f"lesion {lesion.number} enhancing"
             expected[name] = measured.enhancing_ml(lesion)

@@ -68,7 +68,7 @@ def numbers_of(group: Dataset) -> dict[str, tuple[float, str]]:
 def test_every_segment_region_and_lesion_has_a_group(report: Report) -> None:
     assert list(groups_of(report.path)) == [
         *("Whole tumour", "1", "2", "3", "Tumour core"),
-        *("lesion 1", "lesion 1 enhancing", "lesion 2"),
+        *("lesion 1", "lesion 2", "lesion 1 enhancing"),
     ]
 
 
@@ -265,7 +265,7 @@ def other_volume(ds: Dataset) -> None:
 
 
 def moved_end(ds: Dataset) -> None:
-    line = number_in(measurements_of(ds)[6], 1).ContentSequence[0]
+    line = number_in(measurements_of(ds)[7], 1).ContentSequence[0]
     line.GraphicData = [line.GraphicData[0] + 0.1, *line.GraphicData[1:]]
 
 
