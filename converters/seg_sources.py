@@ -46,7 +46,7 @@ _WANTED = (
     "LossyImageCompressionRatio",
     "LossyImageCompressionMethod",
 )
-_PATIENT_AND_STUDY = (  # type 2 in the Patient and General Study modules
+PATIENT_AND_STUDY = (  # type 2 in the Patient and General Study modules
     "PatientID",
     "PatientName",
     "PatientBirthDate",
@@ -178,7 +178,7 @@ def _carrier(source: Dataset, index: int) -> Dataset:
     for keyword in _WANTED:
         if source.get(keyword) not in (None, ""):
             setattr(carrier, keyword, source.get(keyword))
-    for keyword in _PATIENT_AND_STUDY:
+    for keyword in PATIENT_AND_STUDY:
         setattr(carrier, keyword, "")
     return carrier
 

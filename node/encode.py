@@ -9,22 +9,27 @@ from importlib import metadata
 from pathlib import Path
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ParametricMapStorage
+from pydicom.uid import Comprehensive3DSRStorage, ParametricMapStorage
 
 from converters import series
+from converters.measure import Measurements
 from converters.parametric_map import build_parametric_map, check_parametric_map
 from converters.seg import SegIdentity, build_segmentation, check_segmentation
 from converters.series import Stack
+from converters.sr import InstanceReference, ReportContext, build_report, check_report
 from converters.volume import LabelMap, Volume
 from inference.manifest import Manifest
-from node.cases import AssembledCase, EncodedObject
+from node import measuring
+from node.cases import AssembledCase, EncodedObject, ReceivedInstance
 from node.spool import Spool
-from node.uids import derived_uid
+from node.uids import derived_uid, device_uid
 
 PARAMETRIC_MAP = str(ParametricMapStorage)
+REPORT = str(Comprehensive3DSRStorage)
 
 _FILE_NAME = "seg.dcm"
 _ENTROPY_NAME = "entropy.dcm"
+_REPORT_NAME = "sr.dcm"
 _SERIES_NUMBER = 9001  # far behind what scanners number, so that viewers list it last
 _LONG_STRING = 64
 _SHORT_TEXT = 1024
@@ -90,6 +95,64 @@ def encode_entropy(
     return _encoded(found, case, final, spool)
 
 
+def encode_report(
+    case: AssembledCase,
+    found: Measurements,
+    seg: EncodedObject,
+    label_map: LabelMap,
+    manifest: Manifest,
+    spool: Spool,
+) -> EncodedObject:
+    """Return the measurement report of a case, as `encode_case` returns its SEG.
+
+    Parameters
+    ----------
+    case, label_map, manifest, spool
+        As for the SEG.
+    found : Measurements
+        Of the label map.
+    seg : EncodedObject
+        What the report refers to.
+    """
+    sources = _sources(case, spool)
+    uid = partial(derived_uid, case.case_id, manifest.weights_sha256)
+    identity = replace(
+        _identity(case, label_map, manifest),
+        sop_instance_uid=uid("report"),
+        series_instance_uid=uid("report-series"),
+        series_number=_SERIES_NUMBER + 2,
+        series_description=_described("AI measurements", label_map, manifest),
+    )
+    context = ReportContext(
+        model_id=manifest.model_id,
+        device_uid=device_uid(manifest.model_id, manifest.weights_sha256),
+        tracking_uid=partial(measuring.tracking_uid, case, manifest),
+        segmentation=_reference(seg),
+        inputs=list(
+            dict.fromkeys(_reference(one) for many in case.series for one in many.instances)
+        ),
+        notes=measuring.notes_of(case, spool),
+    )
+    report = build_report(found, sources.headers, identity, context, sources.frames)
+
+    def _write(part: Path) -> None:
+        report.save_as(part, enforce_file_format=True)
+        references = [context.segmentation, *context.inputs]
+        check_report(part, found, sources.headers[0], manifest.model_id, references)
+
+    final = spool.case_folder(case.case_id) / _REPORT_NAME
+    spool.publish(final, _write)
+    return _encoded(report, case, final, spool)
+
+
+def _reference(one: EncodedObject | ReceivedInstance) -> InstanceReference:
+    return InstanceReference(
+        sop_class_uid=one.sop_class_uid,
+        sop_instance_uid=one.sop_instance_uid,
+        series_instance_uid=one.series_instance_uid,
+    )
+
+
 def _sources(case: AssembledCase, spool: Spool) -> Stack:
     """Return the reference series, whose grid and headers derived objects share."""
     (reference,) = (one for one in case.series if one.role == case.reference_role)
@@ -117,9 +180,15 @@ def _encoded(derived: Dataset, case: AssembledCase, final: Path, spool: Spool) -
 
 def series_description(label_map: LabelMap, manifest: Manifest) -> str:
     """Return what a viewer lists the result as: an AI's, whether a demonstration, for research."""
-    what = "AI tumour seg. DEMO MODEL" if manifest.is_demonstration else "AI tumour segmentation"
+    what = "AI tumour seg." if manifest.is_demonstration else "AI tumour segmentation"
+    return _described(what, label_map, manifest)
+
+
+def _described(what: str, label_map: LabelMap, manifest: Manifest) -> str:
+    """Return a series description; it has to hold 64 characters at most."""
+    of_whom = " DEMO MODEL" if manifest.is_demonstration else ""
     found = "" if label_map.labels.any() else ": nothing found"
-    return f"{what}{found} - research use only"
+    return f"{what}{of_whom}{found} - research use only"
 
 
 def _write_checked(seg: Dataset, label_map: LabelMap, sources: Stack, part: Path) -> None:

@@ -29,7 +29,10 @@ from node.settings import Settings
 from node.spool import Spool
 
 _ENTROPY = "entropy.nii.gz"  # only where [model] uncertainty asks for it
-_RESULTS = ("seg.dcm", "labels.nii.gz", "channels.nii.gz", "preview.png", _ENTROPY)
+_RESULTS = (
+    *("seg.dcm", "sr.dcm", "measurements.json"),
+    *("labels.nii.gz", "channels.nii.gz", "preview.png", _ENTROPY),
+)
 _BLOCK = 2**20
 
 

@@ -6,8 +6,8 @@ receive -> assemble -> **convert -> segment -> encode -> deliver**. The first tw
     state of the case   job        work                                     new state
     complete            convert    DICOM series -> volumes                  assembled
     assembled           segment    volumes -> label map (infer process)     segmented
-    segmented           encode     label map -> DICOM SEG, preview          encoded, or held
-    encoded             deliver    SEG -> one destination each              delivered
+    segmented           encode     label map -> DICOM SEG and SR, preview   encoded, or held
+    encoded             deliver    both -> one destination each             delivered
 
 A result with a note that the site holds results for goes to `held` instead of `encoded`, once and
 for all: a person releases it to `encoded`, from where nothing leads back.
@@ -31,7 +31,7 @@ from converters.preview import render_preview
 from converters.volume import LabelMap
 from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
-from node import convert, disposition, logs, summary
+from node import convert, disposition, logs, measuring, summary
 from node.cases import (
     WORKING,
     AssembledCase,
@@ -41,7 +41,13 @@ from node.cases import (
 )
 from node.deliver import routes
 from node.disposition import Disposition
-from node.encode import PARAMETRIC_MAP, encode_case, encode_entropy
+from node.encode import (
+    PARAMETRIC_MAP,
+    REPORT,
+    encode_case,
+    encode_entropy,
+    encode_report,
+)
 from node.errors import (
     CaseOvertakenError,
     LedgerUnavailableError,
@@ -63,6 +69,7 @@ STARTS_FROM = {
     Stage.DELIVER: CaseState.ENCODED,
 }
 _NEXT = {state: stage for stage, state in STARTS_FROM.items()}
+_LOGGED_AS = {PARAMETRIC_MAP: "map.delivered", REPORT: "report.delivered"}
 
 Stop = Callable[[], bool]
 """Says whether a result is no longer wanted; answers at once."""
@@ -107,9 +114,14 @@ def unserved(row: CaseRow, ledger: Ledger, destination: Destination) -> list[Enc
     return [
         one
         for one in ledger.results(row.case_id)
-        if one.sop_instance_uid not in there
-        and (destination.entropy or one.sop_class_uid != PARAMETRIC_MAP)
+        if one.sop_instance_uid not in there and _wants(destination, one)
     ]
+
+
+def _wants(destination: Destination, one: EncodedObject) -> bool:
+    """Say whether an object beside the SEG is to be sent; the SEG always is."""
+    wanted = {PARAMETRIC_MAP: destination.entropy, REPORT: destination.sr}
+    return wanted.get(one.sop_class_uid, True)
 
 
 def finish_if_served(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination]) -> None:
@@ -232,10 +244,16 @@ class Pipeline:
         picture = render_preview(reference, label_map, caption=parts.manifest.title)
         final = parts.spool.case_folder(row.case_id) / "preview.png"
         parts.spool.publish(final, lambda part: part.write_bytes(picture))
+        found = measuring.of(label_map, parts.manifest)
+        measured = measuring.content_of(found, case, parts.manifest)
+        measuring.write(measured, case, parts.spool)
+        beside = [
+            *self._entropy(case, label_map),
+            encode_report(case, found, seg, label_map, parts.manifest, parts.spool),
+        ]
         self._pass("encode:written")
-        shown = summary.of(case, label_map, parts.manifest, parts.spool)
+        shown = summary.of(case, label_map, measured, parts.manifest, parts.spool)
         held_for = summary.held_for(shown, parts.settings.delivery)
-        beside = self._entropy(case, label_map)
         self._ledger.save_result(seg, summary=shown, beside=beside, held_for=held_for, begun=row)
         logs.get().info("seg.encoded", case_id=row.case_id, byte_count=seg.byte_count)
         if held_for:
@@ -266,7 +284,7 @@ class Pipeline:
             self._pass("deliver:sent")
             self._ledger.save_receipt(receipt)
             logs.get().info(
-                "map.delivered" if one.sop_class_uid == PARAMETRIC_MAP else "seg.delivered",
+                _LOGGED_AS.get(one.sop_class_uid, "seg.delivered"),
                 case_id=row.case_id,
                 destination=job.destination,
                 transport=receipt.transport.value,

@@ -102,6 +102,17 @@ def show_volumes(summary: Mapping[str, Any]) -> None:
         click.echo("  taken together, overlapping:")
     for label, volume_ml in regions_ml.items():
         click.echo(f"    {label:<42}{volume_ml:>8.1f} mL")
+    for lesion in summary.get("measurements", {}).get("lesions", ()):
+        _show_lesion(lesion)
+
+
+def _show_lesion(lesion: Mapping[str, Any]) -> None:
+    """Print what is measured of one lesion."""
+    enhancing, name = lesion["enhancing"], f"lesion {lesion['number']}"
+    across = "does not enhance"
+    if enhancing:
+        across = f"enhancing {enhancing['long_mm']:.1f} x {enhancing['short_mm']:.1f} mm"
+    click.echo(f"  {name:<44}{lesion['volume_ml']:>8.1f} mL, {across}")
 
 
 def lines(rows: Iterable[Row], roles: Sequence[Role], width: int) -> list[str]:

@@ -270,6 +270,7 @@ class Destination(_Peer):
 
     name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
     transport: Transport
+    sr: bool = True
     entropy: bool = False
     timeout_s: float = Field(default=60.0, gt=0)
 

@@ -13,9 +13,16 @@ from node.spool import Spool
 
 
 def of(
-    case: AssembledCase, label_map: LabelMap, manifest: Manifest, spool: Spool
+    case: AssembledCase,
+    label_map: LabelMap,
+    measured: dict[str, Any],
+    manifest: Manifest,
+    spool: Spool,
 ) -> dict[str, Any]:
-    """Return what is shown of a segmented case; volumes of regions overlap each other's."""
+    """Return what is shown of a segmented case; volumes of regions overlap each other's.
+
+    `measured` is what `measuring.content_of` gives.
+    """
     by_number = label_map.volumes_ml()
     found = findings.read(case, spool)
     return {
@@ -24,6 +31,7 @@ def of(
             one.label: round(sum(by_number[number] for number in one.labels), 3)
             for one in manifest.regions
         },
+        "measurements": measured,
         "reference_role": case.reference_role,
         "notes": found.get("notes", []),
         "uncertainty": found.get("uncertainty"),

@@ -23,3 +23,13 @@ def derived_uid(case: str, model_digest: str, role: str) -> str:
     DICOM PS3.5 B.2: ``2.25.`` followed by a UUID as a decimal number.
     """
     return f"2.25.{uuid.uuid5(_NAMESPACE, f'{role}|{case}|{model_digest}').int}"
+
+
+def device_uid(model_id: str, model_digest: str) -> str:
+    """Return the UID of what observes with a model: another one whenever the model changes.
+
+    References
+    ----------
+    IHE RAD AI Results: identification of the algorithm as a device.
+    """
+    return derived_uid(model_id, model_digest, "device")

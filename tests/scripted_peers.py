@@ -53,10 +53,11 @@ def small_object(
     ds.PixelData = np.arange(side * side, dtype=np.uint16).tobytes()
     path = folder / "seg.dcm"
     ds.save_as(path, enforce_file_format=True)
-    return _described(ds, path), path
+    return described(ds, path), path
 
 
-def _described(ds: Dataset, path: Path) -> EncodedObject:
+def described(ds: Dataset, path: Path) -> EncodedObject:
+    """Return what an object on disk is."""
     return EncodedObject(
         case_id="a" * 32,
         path=path.name,

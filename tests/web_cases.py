@@ -57,6 +57,17 @@ ALIGNMENT = (
         "reason": "headers kept: the best fit lies 0.1 mm away, which is not more than 0.5 mm",
     },
 )
+MEASUREMENTS = {
+    "schema": "neuroseg-measurements/1",
+    "lesions": [
+        {
+            "number": 1,
+            "volume_ml": 58.31,
+            "enhancing": {"volume_ml": 12.7, "long_mm": 41.27, "short_mm": 28.93},
+        },
+        {"number": 2, "volume_ml": 3.12, "enhancing": None},
+    ],
+}
 ROLES = {"flair": "FLAIR", "t1": "T1w", "t1gd": "T1gd", "t2": "T2w"}
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -264,6 +275,8 @@ class WebNode:
         (folder / "channels.nii.gz").write_bytes(b"\x1f\x8b channels")
         (folder / "entropy.nii.gz").write_bytes(b"\x1f\x8b entropy")
         (folder / "entropy.dcm").write_bytes(b"DICM entropy")
+        (folder / "sr.dcm").write_bytes(b"DICM report")
+        (folder / "measurements.json").write_bytes(b"{}")
         row = self.ledger.case(case_id)
         seg = EncodedObject(
             case_id=case_id,
@@ -290,6 +303,7 @@ class WebNode:
                 "p95": 0.74,
             },
             "tta": {"axes": [0, 1, 2], "passes": 8},
+            "measurements": MEASUREMENTS,
             "reference_role": "t1gd",
             "alignment": ALIGNMENT,
             "notes": [

@@ -284,7 +284,7 @@ def _report(
         _line(name, labels == number, truth == number, voxel_ml)
     _line("whole tumour", labels > 0, truth > 0, voxel_ml)
     click.echo(f"\n  SEG in the archive   {result.path}")
-    for name in ("preview.png", "labels.nii.gz", "channels.nii.gz", "seg.dcm"):
+    for name in ("preview.png", "labels.nii.gz", "channels.nii.gz", "seg.dcm", "sr.dcm"):
         click.echo(f"  {name:<20} {folder / 'spool' / 'cases' / case['case_id'] / name}")
     click.echo(f"  {'log of the node':<20} {folder / 'node.log'}")
     if not (labels > 0).any():

@@ -28,6 +28,8 @@ SHORT_ID_LENGTH = 8
 PREVIEW = "preview.png"
 FILES = {
     "seg.dcm": "application/dicom",
+    "sr.dcm": "application/dicom",
+    "measurements.json": "application/json",
     "entropy.dcm": "application/dicom",
     "labels.nii.gz": "application/gzip",
     "channels.nii.gz": "application/gzip",
@@ -72,6 +74,17 @@ class VolumeView:
     label: str
     volume_ml: float
     color_rgb: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LesionView:
+    """A lesion: its volume, and of its enhancing tumour volume and diameters, where it has one."""
+
+    number: int
+    volume_ml: float
+    enhancing_ml: float | None
+    long_mm: float | None
+    short_mm: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +137,8 @@ class CaseView:
     closed; while it is open, what it waits for stands in `waits_for` instead. `held_for` are the
     notes that held or hold the result back, `released_at` is when somebody let it go; `progress`
     is that of the engine while it runs. `volumes` are those of labels, `regions` those of labels
-    taken together, which overlap. `uncertainty` and `tta` are as the engine kept them.
+    taken together, which overlap, `lesions` those of the connected pieces; all of it and more is in
+    `measurements`. `uncertainty` and `tta` are as the engine kept them.
     """
 
     case_id: str
@@ -161,6 +175,8 @@ class CaseView:
     results: tuple[ResultView, ...]
     volumes: tuple[VolumeView, ...]
     regions: tuple[VolumeView, ...]
+    lesions: tuple[LesionView, ...]
+    measurements: dict[str, Any] | None
     confidence: tuple[ConfidenceView, ...]
     uncertainty: dict[str, Any] | None
     tta: dict[str, Any] | None
@@ -198,6 +214,8 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         results=tuple(_result(one) for one in ledger.results(row.case_id)),
         volumes=_volumes(row, "volumes_ml", sources.manifest.segments),
         regions=_volumes(row, "regions_ml", sources.manifest.regions),
+        lesions=_lesions(row),
+        measurements=(row.summary or {}).get("measurements"),
         confidence=_confidence(row),
         uncertainty=(row.summary or {}).get("uncertainty"),
         tta=(row.summary or {}).get("tta"),
@@ -314,6 +332,22 @@ def _volumes(
     return tuple(
         VolumeView(label=label, volume_ml=volume_ml, color_rgb=colors.get(label))
         for label, volume_ml in volumes_ml.items()
+    )
+
+
+def _lesions(row: CaseRow) -> tuple[LesionView, ...]:
+    """Return the lesions; none of a result by a version that did not measure them."""
+    measured = (row.summary or {}).get("measurements") or {}
+    return tuple(
+        LesionView(
+            number=one["number"],
+            volume_ml=one["volume_ml"],
+            enhancing_ml=enhancing.get("volume_ml"),
+            long_mm=enhancing.get("long_mm"),
+            short_mm=enhancing.get("short_mm"),
+        )
+        for one in measured.get("lesions", ())
+        for enhancing in (one["enhancing"] or {},)
     )
 
 

@@ -51,6 +51,8 @@ def test_a_folder_is_segmented_without_any_network(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert {path.name for path in out.iterdir()} == {
         "seg.dcm",
+        "sr.dcm",
+        "measurements.json",
         "labels.nii.gz",
         "channels.nii.gz",
         "preview.png",

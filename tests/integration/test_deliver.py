@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pydicom
 import pytest
 from pydicom.uid import (
     UID,
@@ -19,8 +20,10 @@ from node.deliver import routes
 from node.demo.archive import OrthancArchive, choose_archive
 from node.errors import PeerRefusedError, PeerUnavailableError
 from node.settings import Destination
+from tests import seg_examples, sr_examples
 from tests.scripted_peers import (
     data_set_bytes,
+    described,
     dimse_destination,
     small_object,
     stow_destination,
@@ -75,6 +78,20 @@ def test_an_object_arrives_byte_for_byte_and_is_found(
     assert (receipt.transport, receipt.status_code) == (transport, "0x0000")
     assert found_by_qido(orthanc, seg) == [seg.sop_instance_uid]
     (held,) = orthanc.find(seg.study_instance_uid, "MR")
+    assert data_set_bytes(held.path) == data_set_bytes(file)
+
+
+@pytest.mark.parametrize("transport", list(Transport))
+def test_a_report_arrives_byte_for_byte(
+    orthanc: OrthancArchive, tmp_path: Path, transport: Transport
+) -> None:
+    sources = seg_examples.read_sources(tmp_path / "series", sr_examples.SHAPE)
+    file = sr_examples.write_report(tmp_path, sr_examples.two_lesions(sources), sources).path
+    report = described(pydicom.dcmread(file), file)
+    destination = destination_of(orthanc, transport)
+    receipt = routes.send(report, file, destination, calling_ae_title="NEUROSEG", attempt=1)
+    assert receipt.status_code == "0x0000"
+    (held,) = orthanc.find(report.study_instance_uid, "SR")
     assert data_set_bytes(held.path) == data_set_bytes(file)
 
 

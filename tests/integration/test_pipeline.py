@@ -17,7 +17,7 @@ from inference.errors import ChannelImplausibleError
 from node import convert, findings
 from node.cases import AssembledCase, CaseState, Stage
 from node.demo.archive import DemoArchive
-from node.encode import PARAMETRIC_MAP
+from node.encode import PARAMETRIC_MAP, REPORT
 from node.jobs import Job
 from node.ledger import Ledger
 from node.pipeline import Pipeline, Segmenter, Stop, delay_s, next_jobs
@@ -56,7 +56,7 @@ def test_each_stage_may_run_twice_and_the_result_is_the_same_bytes(
     for state, file in (
         (CaseState.COMPLETE, "channels.nii.gz"),
         (CaseState.ASSEMBLED, "labels.nii.gz"),
-        (CaseState.SEGMENTED, "seg.dcm"),
+        (CaseState.SEGMENTED, "sr.dcm"),
     ):
         assert ledger.case(closed.case_id).state is state
         following = pipeline.perform(job)
@@ -70,7 +70,7 @@ def test_each_stage_may_run_twice_and_the_result_is_the_same_bytes(
     assert pipeline.perform(job) == []
     assert ledger.case(closed.case_id).state is CaseState.DELIVERED
     assert all(len(found) == 1 for found in digests.values())
-    assert list(archive.arrivals.values()) == [1]
+    assert list(archive.arrivals.values()) == [1, 1]  # SEG and report
 
 
 def test_each_channels_file_is_what_dcm2niix_makes_of_the_series(
@@ -138,7 +138,7 @@ def test_an_absent_pacs_is_tried_with_growing_delays_then_failed_then_retried(
     run_all(all_parts, row.case_id)
     archive.stop()
     assert ledger.case(row.case_id).state is CaseState.DELIVERED
-    assert len(archive.instances()) == 1
+    assert len(archive.instances()) == 2  # SEG and report
 
 
 def test_delays_double_up_to_the_longest() -> None:
@@ -152,8 +152,8 @@ def test_a_destination_that_fails_keeps_the_result_from_no_other(
     away, here = at(free_port(), "away"), at(archive.port, "here")
     run_all(parts(spool, ledger, away, here), closed.case_id)
     assert ledger.case(closed.case_id).state is CaseState.FAILED
-    assert [one.destination for one in ledger.receipts(closed.case_id)] == ["here"]
-    assert len(archive.instances()) == 1
+    assert [one.destination for one in ledger.receipts(closed.case_id)] == ["here", "here"]
+    assert len(archive.instances()) == 2  # SEG and report
 
 
 def unsure(spool: Spool) -> Segmenter:
@@ -175,12 +175,13 @@ def test_the_entropy_goes_to_those_who_want_it_and_a_retry_sends_only_what_lacks
 ) -> None:
     port = free_port()
     wanting = at(port, "wanting").model_copy(update={"entropy": True})
-    plain = at(archive.port, "plain")
+    plain = at(archive.port, "plain").model_copy(update={"sr": False})
     all_parts = dataclasses.replace(parts(spool, ledger, wanting, plain), segmenter=unsure(spool))
     run_all(all_parts, closed.case_id)  # nobody is at the first one
     assert ledger.case(closed.case_id).state is CaseState.FAILED
-    seg, entropy = ledger.results(closed.case_id)
-    assert entropy.sop_class_uid == PARAMETRIC_MAP
+    seg, *beside = ledger.results(closed.case_id)
+    by_class = {one.sop_class_uid: one for one in beside}
+    entropy, report = by_class[PARAMETRIC_MAP], by_class[REPORT]
     assert [one.sop_instance_uid for one in ledger.receipts(closed.case_id)] == [
         seg.sop_instance_uid
     ]
@@ -192,7 +193,7 @@ def test_the_entropy_goes_to_those_who_want_it_and_a_retry_sends_only_what_lacks
     finally:
         late.stop()
     assert ledger.case(closed.case_id).state is CaseState.DELIVERED
-    assert set(late.arrivals) == {seg.sop_instance_uid, entropy.sop_instance_uid}
+    assert set(late.arrivals) == {one.sop_instance_uid for one in (seg, entropy, report)}
     assert set(archive.arrivals) == {seg.sop_instance_uid}
     assert all(count == 1 for one in (late, archive) for count in one.arrivals.values())
 
@@ -286,7 +287,7 @@ def test_a_result_with_a_note_that_holds_it_is_delivered_once_it_is_released(
     ledger.release(row.case_id)
     assert run_all(holding, closed.case_id) == []
     assert ledger.case(closed.case_id).state is CaseState.DELIVERED
-    assert list(archive.arrivals.values()) == [1]
+    assert list(archive.arrivals.values()) == [1, 1]  # SEG and report
 
 
 def test_an_input_that_the_model_cannot_work_on_is_rejected_with_its_code(

@@ -90,7 +90,7 @@ def test_the_seg_comes_back_once_by_both_ways_with_equal_bytes(
     found = pacs.find_series(files.study_instance_uid, "SEG")
     assert len(found) == 1
     ours = node.spool / "cases" / delivered["case_id"] / "seg.dcm"
-    (result,) = delivered["results"]
+    result = delivered["results"][0]  # the SEG; what goes with it follows
     assert _data_set(pacs.instance_bytes(result["sop_instance_uid"])) == _data_set(
         ours.read_bytes()
     )
@@ -119,7 +119,7 @@ def test_every_voxel_lies_where_the_label_map_has_it_after_the_whole_way(
     study: PhantomStudy,
     delivered: dict[str, Any],
 ) -> None:
-    (result,) = delivered["results"]
+    result = delivered["results"][0]  # the SEG; what goes with it follows
     ds = dcmread(BytesIO(pacs.instance_bytes(result["sop_instance_uid"])))
     folder = node.spool / "cases" / delivered["case_id"]
     image = nibabel.Nifti1Image.from_filename(folder / "labels.nii.gz")
@@ -164,11 +164,33 @@ def test_no_validator_finds_fault_with_the_delivered_object(
     pacs: Orthanc, files: PhantomFiles, delivered: dict[str, Any], tmp_path: Path
 ) -> None:
     peers.require("dciodvfy")
-    (result,) = delivered["results"]
+    result = delivered["results"][0]  # the SEG; what goes with it follows
     path = tmp_path / "seg.dcm"
     path.write_bytes(pacs.instance_bytes(result["sop_instance_uid"]))
     source = set(peers.dciodvfy(files.paths["t1gd"][0]))
     assert [finding for finding in peers.dciodvfy(path) if finding not in source] == []
+
+
+def test_the_measurements_come_back_as_a_report(
+    node: RunningNode, pacs: Orthanc, files: PhantomFiles, delivered: dict[str, Any], tmp_path: Path
+) -> None:
+    (series_found,) = pacs.find_series(files.study_instance_uid, "SR")
+    assert series_found
+    seg, result = delivered["results"]
+    path = tmp_path / "sr.dcm"
+    path.write_bytes(pacs.instance_bytes(result["sop_instance_uid"]))
+    ours = node.spool / "cases" / delivered["case_id"] / "sr.dcm"
+    assert _data_set(path.read_bytes()) == _data_set(ours.read_bytes())
+    referenced = dcmread(path).CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    uids = [
+        one.ReferencedSOPInstanceUID for many in referenced for one in many.ReferencedSOPSequence
+    ]
+    inputs = [dcmread(one).SOPInstanceUID for many in files.paths.values() for one in many]
+    assert sorted(uids) == sorted([seg["sop_instance_uid"], *inputs])
+    if peers.has("dciodvfy"):
+        assert [one for one in peers.dciodvfy(path) if one.startswith("Error")] == []
+    measured = node.get(f"/api/v1/cases/{delivered['case_id']}").json()["measurements"]
+    assert measured["lesions"][0]["enhancing"]["long_mm"] > 5.0
 
 
 def test_every_decision_is_on_record(delivered: dict[str, Any]) -> None:
@@ -205,8 +227,9 @@ def test_the_same_study_again_changes_nothing(
 def test_our_own_result_sent_back_to_us_starts_nothing(
     node: RunningNode, files: PhantomFiles, delivered: dict[str, Any]
 ) -> None:
-    ours = node.spool / "cases" / delivered["case_id"] / "seg.dcm"
-    sent = storescu([ours], port=node.dicom_port, called="NEUROSEG", extra=["-R"])
+    folder = node.spool / "cases" / delivered["case_id"]
+    ours = [folder / "seg.dcm", folder / "sr.dcm"]
+    sent = storescu(ours, port=node.dicom_port, called="NEUROSEG", extra=["-R"])
     assert sent.returncode == 0, sent.stderr
     case = case_of(node, files.study_instance_uid, "cancelled", revision=2)
     assert case["code"] == "CASE_NOTHING_NEW"

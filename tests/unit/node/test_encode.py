@@ -20,9 +20,10 @@ from converters.seg import build_segmentation
 from converters.volume import LabelMap
 from inference import manifest
 from inference.manifest import Manifest
-from node import encode
+from inference.note_codes import NOTE_CODES
+from node import encode, findings, measuring
 from node.cases import AssembledCase, AssembledSeries, ClosedBy, EncodedObject, ReceivedInstance
-from node.encode import encode_case, series_description
+from node.encode import encode_case, encode_report, series_description
 from node.spool import Spool
 from node.uids import derived_uid
 from tests import enhanced
@@ -259,3 +260,79 @@ def test_an_object_that_differs_never_gets_its_name(
     with pytest.raises(ReadBackError):
         spool.publish(final, partial(encode._write_checked, copy.deepcopy(seg), label_map, sources))
     assert not list(final.parent.iterdir())
+
+
+def report_of(case: AssembledCase, label_map: LabelMap, spool: Spool) -> EncodedObject:
+    seg = encode_case(case, label_map, MODEL, spool)
+    return encode_report(case, measuring.of(label_map, MODEL), seg, label_map, MODEL, spool)
+
+
+def test_the_report_refers_to_the_segmentation_and_to_every_input_once(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    report = report_of(case, label_map, spool)
+    ds = pydicom.dcmread(file_of(report, spool))
+    uid = partial(derived_uid, CASE_ID, MODEL.weights_sha256)
+    assert (report.path, report.sop_class_uid) == (f"cases/{CASE_ID}/sr.dcm", encode.REPORT)
+    assert (ds.SOPInstanceUID, ds.SeriesInstanceUID) == (uid("report"), uid("report-series"))
+    (study,) = ds.CurrentRequestedProcedureEvidenceSequence
+    listed = {
+        series.SeriesInstanceUID: [
+            one.ReferencedSOPInstanceUID for one in series.ReferencedSOPSequence
+        ]
+        for series in study.ReferencedSeriesSequence
+    }
+    assert listed.pop(uid("seg-series")) == [uid("seg")]
+    expected = {
+        many.series_instance_uid: sorted(one.sop_instance_uid for one in many.instances)
+        for many in case.series
+    }
+    assert {series: sorted(uids) for series, uids in listed.items()} == expected
+
+
+def test_the_report_is_the_same_bytes_again(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    assert report_of(case, label_map, spool) == report_of(case, label_map, spool)
+
+
+def test_two_parts_of_one_series_are_evidence_once(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    twice = replace(case, series=(*case.series, replace(case.series[0], role="t1")))
+    report_of(twice, label_map, spool)  # the gate counts
+
+
+def test_the_report_says_what_a_reader_has_to_know(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    said = [
+        "INPUT_MISSING: there is no t2",
+        "INPUT_MISSING: nor t1",
+        "NEW_CODE: of another version",
+    ]
+    findings.write({"notes": said}, case, spool)
+    assert [(one.value, one.meaning) for one in measuring.notes_of(case, spool)] == [
+        ("INPUT_MISSING", NOTE_CODES["INPUT_MISSING"]),
+        ("NEW_CODE", "NEW_CODE"),
+    ]
+    content = file_of(report_of(case, label_map, spool), spool).read_bytes()
+    assert NOTE_CODES["INPUT_MISSING"].encode() in content
+
+
+def test_what_notes_mean_is_short_enough_for_a_code() -> None:
+    assert all(len(meaning) <= 64 for meaning in NOTE_CODES.values())
+
+
+@pytest.mark.parametrize("model", [MODEL, in_production(MODEL)])
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_the_reports_series_says_what_it_is(
+    label_map: LabelMap, *, model: Manifest, is_empty: bool
+) -> None:
+    if is_empty:
+        label_map = replace(label_map, labels=np.zeros_like(label_map.labels))
+    said = encode._described("AI measurements", label_map, model)
+    assert said.startswith("AI measurements")
+    assert said.endswith(" - research use only")
+    assert ("DEMO MODEL" in said, "nothing found" in said) == (model.demonstration, is_empty)
+    assert len(said) <= 64

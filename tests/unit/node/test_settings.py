@@ -245,6 +245,12 @@ def test_an_entropy_that_nobody_computes_cannot_be_wanted(tmp_path: Path) -> Non
     assert found.destinations[0].entropy
 
 
+def test_measurements_are_sent_unless_a_destination_does_not_want_them(tmp_path: Path) -> None:
+    one = "[[destinations]]\nname = 'pacs'\ntransport = 'stow'\nurl = 'http://a'\n"
+    assert settings.load(_written(tmp_path, one)).destinations[0].sr
+    assert not settings.load(_written(tmp_path, f"{one}sr = false\n")).destinations[0].sr
+
+
 def test_secrets_are_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _written(
         tmp_path,

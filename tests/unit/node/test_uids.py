@@ -33,6 +33,12 @@ def test_a_derived_uid_is_valid_and_repeatable(case: str, digest: str, role: str
     assert uid == uids.derived_uid(case, digest, role)
 
 
+def test_a_device_is_a_model_with_its_weights() -> None:
+    wanted = itertools.product(("demo@1", "demo@2"), ("c", "d"))
+    assert len({uids.device_uid(*one) for one in wanted}) == 4
+    assert uids.device_uid("demo@1", "c") == uids.device_uid("demo@1", "c")
+
+
 def test_case_weights_and_role_tell_objects_apart() -> None:
     wanted = itertools.product(("a", "b"), ("c", "d"), ("series", "instance"))
     assert len({uids.derived_uid(*one) for one in wanted}) == 8

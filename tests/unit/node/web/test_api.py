@@ -81,6 +81,14 @@ def test_a_delivered_case_says_everything(node: WebNode, client: TestClient) -> 
     assert body["turnaround_s"] >= 0
 
 
+def test_a_case_lists_its_lesions(node: WebNode, client: TestClient) -> None:
+    body = client.get(f"/api/v1/cases/{node.delivered('1.2.1')}").json()
+    assert body["measurements"] == body["summary"]["measurements"]
+    first, second = body["lesions"]
+    assert (first["enhancing_ml"], first["long_mm"], first["short_mm"]) == (12.7, 41.27, 28.93)
+    assert (second["number"], second["volume_ml"], second["long_mm"]) == (2, 3.12, None)
+
+
 def test_a_case_says_how_many_windows_are_done_while_they_run(
     node: WebNode, client: TestClient
 ) -> None:
@@ -197,6 +205,8 @@ def test_a_hostile_case_id_finds_nothing(empty_client: TestClient, case_id: str,
     ("name", "media_type"),
     [
         ("seg.dcm", "application/dicom"),
+        ("sr.dcm", "application/dicom"),
+        ("measurements.json", "application/json"),
         ("labels.nii.gz", "application/gzip"),
         ("channels.nii.gz", "application/gzip"),
         ("preview.png", "image/png"),

@@ -51,6 +51,12 @@ def test_regions_and_confidence_stand_below_the_labels(node: WebNode, client: Te
     assert "Mean of 8 mirrored copies" in page
 
 
+def test_lesions_stand_below_the_volumes(node: WebNode, client: TestClient) -> None:
+    page = _text(client.get(f"/cases/{node.delivered('1.2.1')}").text)
+    assert "1 58.3 mL 12.7 mL 41.3 \N{MULTIPLICATION SIGN} 28.9 mm" in page
+    assert "2 3.1 mL \N{EN DASH} \N{EN DASH}" in page
+
+
 def test_a_released_result_says_when(node: WebNode, client: TestClient) -> None:
     case_id = node.held("1.2.1")
     node.ledger.release(case_id)
