@@ -235,11 +235,9 @@ def _described(segment: Segment, identity: SegIdentity, model_id: str) -> Segmen
 
 
 def _sign(seg: Dataset, source: Dataset, identity: SegIdentity, created: datetime) -> None:
-    seg.DimensionOrganizationSequence[
-        0
-    ].DimensionOrganizationUID = identity.dimension_organization_uid
-    for index in seg.DimensionIndexSequence:
-        index.DimensionOrganizationUID = identity.dimension_organization_uid
+    for keyword in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
+        for item in seg.get(keyword, ()):
+            item.DimensionOrganizationUID = identity.dimension_organization_uid
     seg.InstanceCreationDate, seg.InstanceCreationTime = seg.ContentDate, seg.ContentTime
     if "TimezoneOffsetFromUTC" in source:
         seg.TimezoneOffsetFromUTC = source.TimezoneOffsetFromUTC
