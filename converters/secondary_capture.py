@@ -111,7 +111,7 @@ def build_capture(
         study_instance_uid=source.StudyInstanceUID,
         **{**told, "instance_number": picture.number},
     )
-    capture.PatientOrientation = ""  # a page shows several planes
+    capture.PatientOrientation = []  # a page shows several planes
     capture.ConversionType = "WSD"
     capture.SecondaryCaptureDeviceManufacturer = identity.manufacturer
     capture.SecondaryCaptureDeviceManufacturerModelName = identity.model_name

@@ -6,7 +6,7 @@ receive -> assemble -> **convert -> segment -> encode -> deliver**. The first tw
     state of the case   job        work                                     new state
     complete            convert    DICOM series -> volumes                  assembled
     assembled           segment    volumes -> label map (infer process)     segmented
-    segmented           encode     label map -> DICOM SEG, preview          encoded, or held
+    segmented           encode     label map -> DICOM SEG, pictures         encoded, or held
     encoded             deliver    SEG -> one destination each              delivered
 
 A result with a note that the site holds results for goes to `held` instead of `encoded`, once and
@@ -23,6 +23,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,7 +32,7 @@ from converters.preview import render_preview
 from converters.volume import LabelMap
 from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
-from node import convert, disposition, logs, summary
+from node import convert, disposition, logs, pictures, summary
 from node.cases import (
     WORKING,
     AssembledCase,
@@ -41,7 +42,13 @@ from node.cases import (
 )
 from node.deliver import routes
 from node.disposition import Disposition
-from node.encode import PARAMETRIC_MAP, encode_case, encode_entropy
+from node.encode import (
+    PARAMETRIC_MAP,
+    SECONDARY_CAPTURE,
+    encode_case,
+    encode_entropy,
+    encode_pictures,
+)
 from node.errors import (
     CaseOvertakenError,
     LedgerUnavailableError,
@@ -62,6 +69,7 @@ STARTS_FROM = {
     Stage.ENCODE: CaseState.SEGMENTED,
     Stage.DELIVER: CaseState.ENCODED,
 }
+_DELIVERED = {PARAMETRIC_MAP: "map.delivered", SECONDARY_CAPTURE: "picture.delivered"}
 _NEXT = {state: stage for stage, state in STARTS_FROM.items()}
 
 Stop = Callable[[], bool]
@@ -80,6 +88,7 @@ class Parts:
     spool: Spool
     manifest: Manifest
     segmenter: Segmenter | None = None
+    keeps_pictures: bool = False  # as DICOM, even where no destination wants them
     boundary: Boundary | None = None
 
 
@@ -107,9 +116,13 @@ def unserved(row: CaseRow, ledger: Ledger, destination: Destination) -> list[Enc
     return [
         one
         for one in ledger.results(row.case_id)
-        if one.sop_instance_uid not in there
-        and (destination.entropy or one.sop_class_uid != PARAMETRIC_MAP)
+        if one.sop_instance_uid not in there and _is_wanted_by(destination, one)
     ]
+
+
+def _is_wanted_by(destination: Destination, one: EncodedObject) -> bool:
+    on_request = {PARAMETRIC_MAP: destination.entropy, SECONDARY_CAPTURE: destination.pictures}
+    return on_request.get(one.sop_class_uid, True)
 
 
 def finish_if_served(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination]) -> None:
@@ -235,7 +248,10 @@ class Pipeline:
         self._pass("encode:written")
         shown = summary.of(case, label_map, parts.manifest, parts.spool)
         held_for = summary.held_for(shown, parts.settings.delivery)
-        beside = self._entropy(case, label_map)
+        beside = [
+            *self._entropy(case, label_map),
+            *self._pictures(case, label_map, shown),
+        ]
         self._ledger.save_result(seg, summary=shown, beside=beside, held_for=held_for, begun=row)
         logs.get().info("seg.encoded", case_id=row.case_id, byte_count=seg.byte_count)
         if held_for:
@@ -249,6 +265,17 @@ class Pipeline:
             return []
         entropy = convert.read_entropy(case, parts.spool)
         return [encode_entropy(case, entropy, label_map, parts.manifest, parts.spool)]
+
+    def _pictures(
+        self, case: AssembledCase, label_map: LabelMap, shown: dict[str, Any]
+    ) -> list[EncodedObject]:
+        """Draw the summary; return it as objects where some destination wants them."""
+        parts = self._parts
+        pages = pictures.draw(case, label_map, shown, parts.manifest, parts.spool)
+        is_wanted = any(one.pictures for one in parts.settings.destinations)
+        if not (is_wanted or parts.keeps_pictures):
+            return []
+        return encode_pictures(case, pages, label_map, parts.manifest, parts.spool)
 
     def _deliver(self, row: CaseRow, job: Job) -> None:
         destination = self._destination(job)
@@ -266,7 +293,7 @@ class Pipeline:
             self._pass("deliver:sent")
             self._ledger.save_receipt(receipt)
             logs.get().info(
-                "map.delivered" if one.sop_class_uid == PARAMETRIC_MAP else "seg.delivered",
+                _DELIVERED.get(one.sop_class_uid, "seg.delivered"),
                 case_id=row.case_id,
                 destination=job.destination,
                 transport=receipt.transport.value,

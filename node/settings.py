@@ -271,6 +271,7 @@ class Destination(_Peer):
     name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
     transport: Transport
     entropy: bool = False
+    pictures: bool = False
     timeout_s: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")
