@@ -251,17 +251,17 @@ def _between(pixels: Vector, count: int) -> tuple[int, int]:
 
 
 def border(mask: Volume, plane: Plane) -> Image.Image:
-    """Return the border of a mask as opacity; it runs inside, so that neighbours stay seen."""
+    """Return the border of a mask as opacity; it runs inside, so that neighbours stay seen.
+
+    Where the picture ends within the mask, there is no border.
+    """
     fine = plane.grid(mask.grid.frame_of_reference_uid, fine=_FINE)
     inside = align.on_grid(mask, fine).intensities[0] >= _HALF
-    line = inside & (ndimage.distance_transform_edt(_framed(inside))[1:-1, 1:-1] <= _LINE * _FINE)
+    line = inside & (ndimage.distance_transform_edt(inside) <= _LINE * _FINE)
+    if inside.all():
+        line[:] = False  # the distance to nothing is undefined
     opaque = Image.fromarray(line.astype(np.uint8) * np.uint8(255))
     return opaque.resize(plane.size[::-1], Image.Resampling.BOX)
-
-
-def _framed(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return a mask within a frame of its own border values: a cut at the picture is no border."""
-    return np.pad(inside, 1, mode="edge")
 
 
 def overlaid(picture: Image.Image, outlines: Sequence[tuple[Rgb, Image.Image]]) -> Image.Image:
