@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+import pydicom
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, ParametricMapStorage
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ParametricMapStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from converters import series
 from converters.measure import Measurements
 from converters.parametric_map import build_parametric_map, check_parametric_map
+from converters.secondary_capture import Picture, ShownSeries, build_capture, check_capture
 from converters.seg import SegIdentity, build_segmentation, check_segmentation
 from converters.series import Stack
 from converters.sr import InstanceReference, ReportContext, build_report, check_report
+from converters.summary_pictures import Page
 from converters.volume import LabelMap, Volume
 from inference.manifest import Manifest
 from node import measuring
-from node.cases import AssembledCase, EncodedObject, ReceivedInstance
+from node.cases import AssembledCase, AssembledSeries, EncodedObject, ReceivedInstance
 from node.spool import Spool
 from node.uids import derived_uid, device_uid
 
 PARAMETRIC_MAP = str(ParametricMapStorage)
 REPORT = str(Comprehensive3DSRStorage)
+SECONDARY_CAPTURE = str(SecondaryCaptureImageStorage)
 
 _FILE_NAME = "seg.dcm"
 _ENTROPY_NAME = "entropy.dcm"
@@ -153,9 +162,70 @@ def _reference(one: EncodedObject | ReceivedInstance) -> InstanceReference:
     )
 
 
+def encode_pictures(
+    case: AssembledCase,
+    pages: Sequence[Page],
+    label_map: LabelMap,
+    manifest: Manifest,
+    spool: Spool,
+) -> list[EncodedObject]:
+    """Return the pages of a case's summary as Secondary Capture images of one series.
+
+    Parameters
+    ----------
+    case, label_map, manifest, spool
+        As for the SEG, which has been written.
+    pages : sequence of Page
+        In the order of the series; their names name the files.
+    """
+    folder = spool.case_folder(case.case_id)
+    seg = pydicom.dcmread(folder / _FILE_NAME, stop_before_pixels=True)
+    source = _header(case, spool)
+    uid = partial(derived_uid, case.case_id, manifest.weights_sha256)
+    common = replace(
+        _identity(case, label_map, manifest),
+        series_instance_uid=uid("pictures-series"),
+        series_number=_SERIES_NUMBER + 3,
+        series_description="AI summary pictures - research use only",
+    )
+    shown = [_shown(one) for one in case.series]
+    written = []
+    for number, page in enumerate(pages, start=1):
+        picture = Picture(pixels=page.pixels, title=page.title, number=number)
+        identity = replace(common, sop_instance_uid=uid(f"picture-{page.name}"))
+        capture = build_capture(picture, seg, source, identity, shown)
+        final = folder / f"summary-{page.name}.dcm"
+        spool.publish(final, partial(_write_capture, capture, picture, source))
+        written.append(_encoded(capture, case, final, spool))
+    return written
+
+
+def _shown(one: AssembledSeries) -> ShownSeries:
+    return ShownSeries(
+        series_instance_uid=one.series_instance_uid,
+        instances=tuple((each.sop_class_uid, each.sop_instance_uid) for each in one.instances),
+    )
+
+
+def _write_capture(capture: Dataset, picture: Picture, source: Dataset, part: Path) -> None:
+    capture.save_as(part, enforce_file_format=True)
+    check_capture(part, picture, source)
+
+
+def _reference_series(case: AssembledCase) -> AssembledSeries:
+    (reference,) = (one for one in case.series if one.role == case.reference_role)
+    return reference
+
+
+def _header(case: AssembledCase, spool: Spool) -> Dataset:
+    """Return one header of the reference series, for its patient and study; always the same."""
+    one = min(_reference_series(case).instances, key=lambda instance: instance.sop_instance_uid)
+    return pydicom.dcmread(spool.instance_path(one.path), stop_before_pixels=True)
+
+
 def _sources(case: AssembledCase, spool: Spool) -> Stack:
     """Return the reference series, whose grid and headers derived objects share."""
-    (reference,) = (one for one in case.series if one.role == case.reference_role)
+    reference = _reference_series(case)
     return series.stack(
         [spool.instance_path(one.path) for one in reference.instances],
         reference.part,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ _RESULTS = (
     *("seg.dcm", "sr.dcm", "measurements.json"),
     *("labels.nii.gz", "channels.nii.gz", "preview.png", _ENTROPY),
 )
+_PICTURES = "summary-*"
 _BLOCK = 2**20
 
 
@@ -41,22 +43,26 @@ def run(dicom_dir: Path, out: Path, settings: Settings) -> int:
     out.mkdir(parents=True, exist_ok=True)
     nobody_waits = settings.delivery.model_copy(update={"hold_codes": ()})
     settings = settings.model_copy(update={"destinations": (), "delivery": nobody_waits})
+    written: list[str] = []
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
         spool = Spool(Path(work))
         ledger = Ledger(f"sqlite:///{Path(work).absolute()}/ledger.sqlite")
         try:
             row = _run_stages(dicom_dir, settings, spool, ledger)
             if row.state is CaseState.DELIVERED:
-                _copy_results(spool.case_folder(row.case_id), out)
+                written = _copy_results(spool.case_folder(row.case_id), out)
         finally:
             ledger.close()
-    return _report(row, out)
+    return _report(row, out, written)
 
 
-def _copy_results(case_folder: Path, out: Path) -> None:
-    for name in _RESULTS:
-        if name != _ENTROPY or (case_folder / name).is_file():
-            shutil.copy2(case_folder / name, out / name)
+def _copy_results(case_folder: Path, out: Path) -> list[str]:
+    """Return the names of the files that were copied."""
+    names = [name for name in _RESULTS if name != _ENTROPY or (case_folder / name).is_file()]
+    names += sorted(picture.name for picture in case_folder.glob(_PICTURES))
+    for name in names:
+        shutil.copy2(case_folder / name, out / name)
+    return names
 
 
 def _run_stages(dicom_dir: Path, settings: Settings, spool: Spool, ledger: Ledger) -> CaseRow:
@@ -71,7 +77,9 @@ def _run_stages(dicom_dir: Path, settings: Settings, spool: Spool, ledger: Ledge
     studies = ledger.cases(CaseState.RECEIVING)
     if len(studies) != 1:
         raise StudyCountError(count=len(studies))
-    parts = Parts(settings=settings, ledger=ledger, spool=spool, manifest=manifest)
+    parts = Parts(
+        settings=settings, ledger=ledger, spool=spool, manifest=manifest, keeps_pictures=True
+    )
     row = _closed(studies[0], parts)
     if row.state is CaseState.COMPLETE:
         _perform(row, parts)
@@ -152,13 +160,12 @@ def _perform(row: CaseRow, parts: Parts) -> None:
         pipeline.perform(jobs[0])
 
 
-def _report(row: CaseRow, out: Path) -> int:
+def _report(row: CaseRow, out: Path, written: Sequence[str]) -> int:
     summary = row.summary or {}
     series_table.show_findings(summary)
     if row.state is not CaseState.DELIVERED:
         click.echo(f"{row.state}: {row.code}: {row.sentence}\n-> {row.advice}", err=True)
         return 1
     series_table.show_volumes(summary)
-    written = [name for name in _RESULTS if (out / name).is_file()]
     click.echo(f"written to {out}: {', '.join(written)}\nResearch use only.")
     return 0

@@ -6,8 +6,8 @@ receive -> assemble -> **convert -> segment -> encode -> deliver**. The first tw
     state of the case   job        work                                     new state
     complete            convert    DICOM series -> volumes                  assembled
     assembled           segment    volumes -> label map (infer process)     segmented
-    segmented           encode     label map -> DICOM SEG and SR, preview   encoded, or held
-    encoded             deliver    both -> one destination each             delivered
+    segmented           encode     label map -> SEG, SR and pictures        encoded, or held
+    encoded             deliver    all of them -> one destination each      delivered
 
 A result with a note that the site holds results for goes to `held` instead of `encoded`, once and
 for all: a person releases it to `encoded`, from where nothing leads back.
@@ -23,6 +23,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,7 +32,7 @@ from converters.preview import render_preview
 from converters.volume import LabelMap
 from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
-from node import convert, disposition, logs, measuring, summary
+from node import convert, disposition, logs, measuring, pictures, summary
 from node.cases import (
     WORKING,
     AssembledCase,
@@ -44,8 +45,10 @@ from node.disposition import Disposition
 from node.encode import (
     PARAMETRIC_MAP,
     REPORT,
+    SECONDARY_CAPTURE,
     encode_case,
     encode_entropy,
+    encode_pictures,
     encode_report,
 )
 from node.errors import (
@@ -69,7 +72,11 @@ STARTS_FROM = {
     Stage.DELIVER: CaseState.ENCODED,
 }
 _NEXT = {state: stage for stage, state in STARTS_FROM.items()}
-_LOGGED_AS = {PARAMETRIC_MAP: "map.delivered", REPORT: "report.delivered"}
+_LOGGED_AS = {
+    PARAMETRIC_MAP: "map.delivered",
+    REPORT: "report.delivered",
+    SECONDARY_CAPTURE: "picture.delivered",
+}
 
 Stop = Callable[[], bool]
 """Says whether a result is no longer wanted; answers at once."""
@@ -87,6 +94,7 @@ class Parts:
     spool: Spool
     manifest: Manifest
     segmenter: Segmenter | None = None
+    keeps_pictures: bool = False  # as DICOM, even where no destination wants them
     boundary: Boundary | None = None
 
 
@@ -120,7 +128,11 @@ def unserved(row: CaseRow, ledger: Ledger, destination: Destination) -> list[Enc
 
 def _wants(destination: Destination, one: EncodedObject) -> bool:
     """Say whether an object beside the SEG is to be sent; the SEG always is."""
-    wanted = {PARAMETRIC_MAP: destination.entropy, REPORT: destination.sr}
+    wanted = {
+        PARAMETRIC_MAP: destination.entropy,
+        REPORT: destination.sr,
+        SECONDARY_CAPTURE: destination.pictures,
+    }
     return wanted.get(one.sop_class_uid, True)
 
 
@@ -247,13 +259,15 @@ class Pipeline:
         found = measuring.of(label_map, parts.manifest)
         measured = measuring.content_of(found, case, parts.manifest)
         measuring.write(measured, case, parts.spool)
-        beside = [
-            *self._entropy(case, label_map),
-            encode_report(case, found, seg, label_map, parts.manifest, parts.spool),
-        ]
+        report = encode_report(case, found, seg, label_map, parts.manifest, parts.spool)
         self._pass("encode:written")
         shown = summary.of(case, label_map, measured, parts.manifest, parts.spool)
         held_for = summary.held_for(shown, parts.settings.delivery)
+        beside = [
+            *self._entropy(case, label_map),
+            report,
+            *self._pictures(case, label_map, shown),
+        ]
         self._ledger.save_result(seg, summary=shown, beside=beside, held_for=held_for, begun=row)
         logs.get().info("seg.encoded", case_id=row.case_id, byte_count=seg.byte_count)
         if held_for:
@@ -267,6 +281,17 @@ class Pipeline:
             return []
         entropy = convert.read_entropy(case, parts.spool)
         return [encode_entropy(case, entropy, label_map, parts.manifest, parts.spool)]
+
+    def _pictures(
+        self, case: AssembledCase, label_map: LabelMap, shown: dict[str, Any]
+    ) -> list[EncodedObject]:
+        """Draw the summary; return it as objects where some destination wants them."""
+        parts = self._parts
+        pages = pictures.draw(case, label_map, shown, parts.manifest, parts.spool)
+        is_wanted = any(one.pictures for one in parts.settings.destinations)
+        if not (is_wanted or parts.keeps_pictures):
+            return []
+        return encode_pictures(case, pages, label_map, parts.manifest, parts.spool)
 
     def _deliver(self, row: CaseRow, job: Job) -> None:
         destination = self._destination(job)

@@ -272,6 +272,7 @@ class Destination(_Peer):
     transport: Transport
     sr: bool = True
     entropy: bool = False
+    pictures: bool = False
     timeout_s: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")

@@ -8,7 +8,6 @@ radiological way: the patient's right on the left.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -18,12 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy import ndimage
 
-from converters import align
+from converters import align, planes
+from converters.planes import Plane, Rgb
 from converters.volume import Grid, Role, Segment, Volume
 
 Labels: TypeAlias = NDArray[np.uint8]
-Rgb: TypeAlias = tuple[int, int, int]
-Axes: TypeAlias = NDArray[np.float64]
 View: TypeAlias = Literal["axial", "coronal"]
 
 _WIDTH: Final = 1200
@@ -32,17 +30,9 @@ _CELL: Final = (_WIDTH - 5 * _GAP) // 4
 _HEAD: Final = 98
 _FOOT: Final = 68
 _TITLE: Final = 24
-_FINE: Final = 2  # outlines are drawn twice as large, then reduced
-_LINE: Final = 1.5  # pixels
 _MARGIN_MM: Final = 6.0
 _LOOK_MM: Final = 2.0  # steps with which the head is looked for
-_PERCENTILES: Final = (1.0, 99.5)
-_NOISE: Final = 0.06  # of a bright voxel; what is darker is air
 _SHOWN: Final = 0.12  # of a bright voxel; what is brighter has to be within the picture
-_HEADROOM: Final = 0.1  # above the upper percentile, so that bright tissue keeps its shades
-_COARSE_MM: Final = 3.0  # steps with which the window is measured
-_DEEP_MM: Final = 15.0  # below the surface; scalp and skull measure less
-_HALF: Final = 0.5
 _FIELD_MM: Final = 300.0  # no head is larger
 
 _PAGE: Final = (13, 17, 23)
@@ -91,30 +81,9 @@ class Words:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Plane:
-    """A picture's plane: its first pixel, and the steps to the next row and column, LPS mm."""
-
-    origin_mm: NDArray[np.float64]
-    down: NDArray[np.float64]
-    right: NDArray[np.float64]
-    size: tuple[int, int]  # rows, columns
-    step_mm: float
-
-    def grid(self, frame: str, *, fine: int = 1) -> Grid:
-        """Return the plane as a grid of one slice, with `fine` times as many pixels a side."""
-        step = self.step_mm / fine
-        matrix = np.eye(4)
-        matrix[:3, 0] = np.cross(self.right, self.down)
-        matrix[:3, 1], matrix[:3, 2] = self.down * step, self.right * step
-        matrix[:3, 3] = self.origin_mm - (self.down + self.right) * (self.step_mm - step) / 2
-        shape = (1, self.size[0] * fine, self.size[1] * fine)
-        return Grid(shape=shape, index_to_lps_mm=matrix, frame_of_reference_uid=frame)
-
-
 def draw(subject: Subject, words: Words) -> Image.Image:
     """Return the page of a study, 1200 pixels wide."""
-    windows = {role: _window(volume) for role, volume in subject.volumes.items()}
+    windows = {role: planes.tissue_window(volume) for role, volume in subject.volumes.items()}
     axial, coronal = _plane(subject, "axial"), _plane(subject, "coronal")
     slices = {role: _slice(subject, axial, role, windows[role]) for role in _NAMES}
     rows = [[_cell(slices[role], [], _NAMES[role]) for role in _NAMES]]
@@ -132,7 +101,7 @@ def draw(subject: Subject, words: Words) -> Image.Image:
 
 
 def _overlaid(
-    subject: Subject, plane: _Plane, slices: Mapping[Role, Image.Image]
+    subject: Subject, plane: Plane, slices: Mapping[Role, Image.Image]
 ) -> list[Image.Image]:
     """Return the row of a plane with the outlines of the reference and of what was found."""
     layers = [
@@ -146,23 +115,13 @@ def _overlaid(
     ]
 
 
-def _axes(grid: Grid) -> Axes:
-    """Return unit vectors (3, 3) of a grid in rows: to the left, to posterior, to superior."""
-    units = grid.index_to_lps_mm[:3, :3] / np.array(grid.spacing_mm)
-    best = max(
-        itertools.permutations(range(3)),
-        key=lambda axes: sum(abs(units[k, axes[k]]) for k in range(3)),
-    )
-    return np.array([units[:, axis] * np.sign(units[k, axis]) for k, axis in enumerate(best)])
-
-
-def _plane(subject: Subject, view: View) -> _Plane:
+def _plane(subject: Subject, view: View) -> Plane:
     """Return the plane with the most tumour that holds the head, in as many pixels as a cell."""
-    left, posterior, superior = _axes(subject.grid)
+    left, posterior, superior = planes.body_axes(subject.grid)
     normal, down = (superior, posterior) if view == "axial" else (posterior, -superior)
     through = _through(subject, normal)
     count = int(_FIELD_MM / _LOOK_MM)
-    wide = _Plane(
+    wide = Plane(
         origin_mm=through - _FIELD_MM / 2 * (left + down),
         down=down,
         right=left,
@@ -171,7 +130,7 @@ def _plane(subject: Subject, view: View) -> _Plane:
     )
     rows, columns = _extent(subject, wide)
     step = (columns[1] - columns[0]) * _LOOK_MM / _CELL
-    return _Plane(
+    return Plane(
         origin_mm=wide.origin_mm + _LOOK_MM * (rows[0] * down + columns[0] * left),
         down=down,
         right=left,
@@ -201,7 +160,7 @@ def _through(subject: Subject, normal: NDArray[np.float64]) -> NDArray[np.float6
 
 def _centre(volume: Volume) -> NDArray[np.float64]:
     """Return the middle of what is not air, LPS mm."""
-    is_head = volume.intensities > _SHOWN * _bright(volume)
+    is_head = volume.intensities > _SHOWN * planes.bright(volume)
     middle = [
         float(np.mean(np.flatnonzero(is_head.any(axis=axes))[[0, -1]]))
         for axes in ((1, 2), (0, 2), (0, 1))
@@ -209,11 +168,11 @@ def _centre(volume: Volume) -> NDArray[np.float64]:
     return volume.grid.lps_mm(np.array(middle))
 
 
-def _extent(subject: Subject, wide: _Plane) -> tuple[tuple[float, float], tuple[float, float]]:
+def _extent(subject: Subject, wide: Plane) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the first and last row and column, in steps of a wide plane, that hold the head."""
     grid = wide.grid(subject.grid.frame_of_reference_uid)
     volume = subject.volumes["t1gd"]
-    is_head = align.on_grid(volume, grid).intensities[0] > _SHOWN * _bright(volume)
+    is_head = align.on_grid(volume, grid).intensities[0] > _SHOWN * planes.bright(volume)
     is_head = ndimage.binary_opening(is_head)
     if not is_head.any():
         is_head[:] = True
@@ -223,58 +182,25 @@ def _extent(subject: Subject, wide: _Plane) -> tuple[tuple[float, float], tuple[
     return rows, columns
 
 
-def _bright(volume: Volume) -> float:
-    return float(np.percentile(volume.intensities[::2, ::2, ::2], 99.5))
-
-
-def _slice(subject: Subject, plane: _Plane, role: Role, window: tuple[float, float]) -> Image.Image:
+def _slice(subject: Subject, plane: Plane, role: Role, window: tuple[float, float]) -> Image.Image:
     """Return one volume in a plane."""
-    low, high = window
-    grid = plane.grid(subject.grid.frame_of_reference_uid)
-    pixels = align.on_grid(subject.volumes[role], grid).intensities[0]
-    grey = np.clip((pixels - low) / (high - low), 0.0, 1.0) * 255.0
-    return ImageOps.colorize(Image.fromarray(grey.astype(np.uint8)), "black", "white")
-
-
-def _window(volume: Volume) -> tuple[float, float]:
-    """Return the intensities shown black and white: of the brain, which scalp and fat outshine.
-
-    Brain is taken to be what lies deep below the surface of the head.
-    """
-    every = tuple(max(1, round(_COARSE_MM / step)) for step in volume.grid.spacing_mm)
-    coarse = volume.intensities[:: every[0], :: every[1], :: every[2]]
-    steps = np.multiply(every, volume.grid.spacing_mm)
-    is_head = ndimage.binary_fill_holes(coarse > _NOISE * _bright(volume))
-    depth_mm = ndimage.distance_transform_edt(is_head, sampling=steps)
-    inside = coarse[(depth_mm > _DEEP_MM) & (coarse > 0)]
-    if not inside.size:
-        inside = coarse
-    low, high = (float(level) for level in np.percentile(inside, _PERCENTILES))
-    return (low, high + _HEADROOM * (high - low)) if high > low else (low, low + 1.0)
+    return ImageOps.colorize(planes.grey(subject.volumes[role], plane, window), "black", "white")
 
 
 def _outlines(
-    subject: Subject, plane: _Plane, labels: Labels | None
+    subject: Subject, plane: Plane, labels: Labels | None
 ) -> list[tuple[Rgb, Image.Image]]:
     """Return the outline of each label in a plane, with its colour; none without labels."""
     if labels is None:
         return []
-    grid = plane.grid(subject.grid.frame_of_reference_uid, fine=_FINE)
-    size = (plane.size[1], plane.size[0])
     return [
-        (segment.color_rgb, _outline(labels == segment.number, subject.grid, grid, size))
+        (segment.color_rgb, planes.border(_mask(labels == segment.number, subject.grid), plane))
         for segment in subject.segments
     ]
 
 
-def _outline(mask: NDArray[np.bool_], grid: Grid, fine: Grid, size: tuple[int, int]) -> Image.Image:
-    """Return the outline of a mask as opacity; it runs inside, so that neighbours stay seen."""
-    soft = Volume(intensities=mask.astype(np.float32), grid=grid, role="mask")
-    inside = align.on_grid(soft, fine).intensities[0] >= _HALF
-    depth = ndimage.distance_transform_edt(inside)
-    line = inside & (depth <= _LINE * _FINE)
-    opaque = Image.fromarray(line.astype(np.uint8) * np.uint8(255))
-    return opaque.resize(size, Image.Resampling.BOX)
+def _mask(is_inside: NDArray[np.bool_], grid: Grid) -> Volume:
+    return Volume(intensities=is_inside.astype(np.float32), grid=grid, role="mask")
 
 
 def _cell(

@@ -270,6 +270,8 @@ class WebNode:
         attempt_id = self.ledger.begin_attempt(case_id, Stage.ENCODE)
         folder = self.spool.case_folder(case_id)
         (folder / "preview.png").write_bytes(picture())
+        for name in ("cover", "planes", "axial-t1gd", "axial-flair"):
+            (folder / f"summary-{name}.png").write_bytes(picture())
         (folder / "seg.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 90_000)
         (folder / "labels.nii.gz").write_bytes(b"\x1f\x8b labels")
         (folder / "channels.nii.gz").write_bytes(b"\x1f\x8b channels")

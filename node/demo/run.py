@@ -148,6 +148,7 @@ transport = "dimse"
 host = "{_LOOPBACK}"
 port = {archive.port}
 ae_title = "{archive.ae_title}"
+pictures = true
 """,
         encoding="utf-8",
     )

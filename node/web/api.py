@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from node.errors import CaseFileAbsentError, NotReadyError, ResourceUnknownError
-from node.web import health, query, views
+from node.web import health, pictures, query, views
 from node.web.health import Health
 from node.web.query import CaseQuery
 from node.web.views import CaseView, Sources
@@ -55,6 +55,7 @@ class Api:
             Route("/api/v1/cases", self.cases),
             Route(case, self.case),
             Route(f"{case}/{views.PREVIEW}", self.preview),
+            Route(f"{case}/pictures/{{name}}", self.picture),
             Route(f"{case}/files/{{name}}", self.file),
         ]
 
@@ -116,6 +117,19 @@ class Api:
         """Answer the picture of a case, to be shown in a page."""
         return self._file_of(request, views.PREVIEW, disposition="inline")
 
+    def picture(self, request: Request) -> Response:
+        """Answer a picture of a case's summary, to be shown in a page.
+
+        Raises
+        ------
+        ResourceUnknownError
+            The name is not that of a picture.
+        """
+        name = str(request.path_params["name"])
+        if name not in pictures.known(self._sources.manifest.roles):
+            raise ResourceUnknownError
+        return self._file_of(request, name, disposition="inline")
+
     def file(self, request: Request) -> Response:
         """Answer a file of a case, to be saved.
 
@@ -136,7 +150,7 @@ class Api:
             raise CaseFileAbsentError(name=name)
         return FileResponse(
             path,
-            media_type=views.FILES[name],
+            media_type=views.FILES.get(name, "image/png"),
             filename=f"neuroseg-{row.case_id[: views.SHORT_ID_LENGTH]}-{name}",
             content_disposition_type=disposition,
             stat_result=path.stat(),

@@ -21,7 +21,8 @@ from node.reading import LedgerReader
 from node.rows import AttemptRow, CaseRow
 from node.settings import Settings
 from node.spool import Spool
-from node.web import progress
+from node.web import pictures, progress
+from node.web.pictures import PictureView
 from node.web.progress import AttemptView, StepView, WindowsView
 
 SHORT_ID_LENGTH = 8
@@ -182,6 +183,7 @@ class CaseView:
     tta: dict[str, Any] | None
     summary: dict[str, Any] | None
     preview_url: str | None
+    pictures: tuple[PictureView, ...]
     files: tuple[FileView, ...]
 
 
@@ -220,6 +222,7 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         uncertainty=(row.summary or {}).get("uncertainty"),
         tta=(row.summary or {}).get("tta"),
         preview_url=_preview_url(sources.spool, row.case_id),
+        pictures=_pictures(sources, row.case_id),
         files=_files(sources.spool, row.case_id),
     )
 
@@ -368,6 +371,11 @@ def _preview_url(spool: Spool, case_id: str) -> str | None:
     if not path.is_file():
         return None
     return f"/api/v1/cases/{case_id}/{PREVIEW}?v={path.stat().st_mtime_ns}"
+
+
+def _pictures(sources: Sources, case_id: str) -> tuple[PictureView, ...]:
+    folder = case_file(sources.spool, case_id, PREVIEW).parent
+    return pictures.views(case_id, folder, sources.manifest.roles)
 
 
 def _files(spool: Spool, case_id: str) -> tuple[FileView, ...]:

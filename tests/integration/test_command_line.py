@@ -56,6 +56,11 @@ def test_a_folder_is_segmented_without_any_network(tmp_path: Path) -> None:
         "labels.nii.gz",
         "channels.nii.gz",
         "preview.png",
+        *(
+            f"summary-{name}.{kind}"
+            for name in ("cover", "planes", "axial-t1gd", "axial-flair")
+            for kind in ("png", "dcm")
+        ),
     }
     count = sum(len(paths) for paths in files.paths.values())
     assert f"{count} instances read" in done.stdout

@@ -17,7 +17,7 @@ from inference.errors import ChannelImplausibleError
 from node import convert, findings
 from node.cases import AssembledCase, CaseState, Stage
 from node.demo.archive import DemoArchive
-from node.encode import PARAMETRIC_MAP, REPORT
+from node.encode import PARAMETRIC_MAP, REPORT, SECONDARY_CAPTURE
 from node.jobs import Job
 from node.ledger import Ledger
 from node.pipeline import Pipeline, Segmenter, Stop, delay_s, next_jobs
@@ -196,6 +196,36 @@ def test_the_entropy_goes_to_those_who_want_it_and_a_retry_sends_only_what_lacks
     assert set(late.arrivals) == {one.sop_instance_uid for one in (seg, entropy, report)}
     assert set(archive.arrivals) == {seg.sop_instance_uid}
     assert all(count == 1 for one in (late, archive) for count in one.arrivals.values())
+
+
+def test_the_pictures_go_to_those_who_want_them_as_one_series(
+    closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive, tmp_path: Path
+) -> None:
+    other = DemoArchive(tmp_path / "other")
+    other.start()
+    try:
+        wanting = at(other.port, "wanting").model_copy(update={"pictures": True})
+        run_all(parts(spool, ledger, wanting, at(archive.port, "plain")), closed.case_id)
+    finally:
+        other.stop()
+    assert ledger.case(closed.case_id).state is CaseState.DELIVERED
+    seg, *pictures = ledger.results(closed.case_id)
+    assert {one.sop_class_uid for one in pictures} == {SECONDARY_CAPTURE}
+    assert len({one.series_instance_uid for one in pictures}) == 1
+    assert len(pictures) == 4
+    assert set(archive.arrivals) == {seg.sop_instance_uid}
+    assert set(other.arrivals) == {one.sop_instance_uid for one in (seg, *pictures)}
+
+
+def test_pictures_are_drawn_for_the_page_and_not_written_as_dicom_where_nobody_wants_them(
+    closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive
+) -> None:
+    run_all(parts(spool, ledger, at(archive.port)), closed.case_id)
+    assert len(ledger.results(closed.case_id)) == 1
+    folder = spool.case_folder(closed.case_id)
+    assert {one.name for one in folder.glob("summary-*")} == {
+        f"summary-{name}.png" for name in ("cover", "planes", "axial-t1gd", "axial-flair")
+    }
 
 
 def test_a_destination_taken_out_of_the_configuration_is_not_waited_for(

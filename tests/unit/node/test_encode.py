@@ -17,13 +17,14 @@ from converters import series
 from converters.errors import GridMismatchError, PartUnknownError, ReadBackError
 from converters.phantom import PhantomStudy
 from converters.seg import build_segmentation
+from converters.summary_pictures import Page
 from converters.volume import LabelMap
 from inference import manifest
 from inference.manifest import Manifest
 from inference.note_codes import NOTE_CODES
 from node import encode, findings, measuring
 from node.cases import AssembledCase, AssembledSeries, ClosedBy, EncodedObject, ReceivedInstance
-from node.encode import encode_case, encode_report, series_description
+from node.encode import encode_case, encode_pictures, encode_report, series_description
 from node.spool import Spool
 from node.uids import derived_uid
 from tests import enhanced
@@ -336,3 +337,45 @@ def test_the_reports_series_says_what_it_is(
     assert said.endswith(" - research use only")
     assert ("DEMO MODEL" in said, "nothing found" in said) == (model.demonstration, is_empty)
     assert len(said) <= 64
+
+
+def some_pages() -> tuple[Page, ...]:
+    grey = np.random.default_rng(0).integers(0, 256, (2, 6, 4, 3)).astype(np.uint8)
+    return (
+        Page(name="cover", title="Summary", pixels=grey[0]),
+        Page(name="planes", title="Three planes", pixels=grey[1]),
+    )
+
+
+def test_pictures_are_one_series_of_the_study_and_refer_to_what_they_show(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    seg = encode_case(case, label_map, MODEL, spool)
+    found = encode_pictures(case, some_pages(), label_map, MODEL, spool)
+    assert [one.path for one in found] == [
+        f"cases/{CASE_ID}/summary-cover.dcm",
+        f"cases/{CASE_ID}/summary-planes.dcm",
+    ]
+    headers = [pydicom.dcmread(file_of(one, spool)) for one in found]
+    assert {one.SeriesInstanceUID for one in headers} == {found[0].series_instance_uid}
+    assert found[0].series_instance_uid != seg.series_instance_uid
+    assert [one.InstanceNumber for one in headers] == [1, 2]
+    assert len({one.SOPInstanceUID for one in headers}) == 2
+    for ds, page in zip(headers, some_pages(), strict=True):
+        assert np.array_equal(ds.pixel_array, page.pixels)
+        assert ds.StudyInstanceUID == case.study_instance_uid
+        series_uids = {one.SeriesInstanceUID for one in ds.ReferencedSeriesSequence}
+        assert series_uids == {
+            seg.series_instance_uid,
+            *(one.series_instance_uid for one in case.series),
+        }
+
+
+def test_pictures_encoded_again_have_the_same_bytes(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    encode_case(case, label_map, MODEL, spool)
+    first = encode_pictures(case, some_pages(), label_map, MODEL, spool)
+    shuffled = replace(case.series[0], instances=case.series[0].instances[::-1])
+    again = replace(case, series=(shuffled, case.series[1]))
+    assert encode_pictures(again, some_pages(), label_map, MODEL, spool) == first

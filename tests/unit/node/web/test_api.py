@@ -191,7 +191,9 @@ def test_a_wrong_query_is_refused_with_its_parameter(empty_client: TestClient, q
         "%F0%9F%A7%A0",
     ],
 )
-@pytest.mark.parametrize("tail", ["", "/preview.png", "/files/seg.dcm"])
+@pytest.mark.parametrize(
+    "tail", ["", "/preview.png", "/pictures/summary-cover.png", "/files/seg.dcm"]
+)
 def test_a_hostile_case_id_finds_nothing(empty_client: TestClient, case_id: str, tail: str) -> None:
     answer = empty_client.get(f"/api/v1/cases/{case_id}{tail}")
     assert answer.status_code == 404
@@ -232,6 +234,43 @@ def test_the_preview_is_shown_in_place(node: WebNode, client: TestClient) -> Non
     answer = client.get(address)
     assert answer.content == picture()
     assert answer.headers["content-disposition"].startswith("inline;")
+
+
+def test_the_pictures_of_the_summary_are_shown_in_place(node: WebNode, client: TestClient) -> None:
+    case_id = node.delivered("1.2.1")
+    found = client.get(f"/api/v1/cases/{case_id}").json()["pictures"]
+    assert [one["name"] for one in found] == [
+        "summary-cover.png",
+        "summary-planes.png",
+        "summary-axial-flair.png",
+        "summary-axial-t1gd.png",
+    ]
+    for one in found:
+        assert len(one["alt"]) > 40
+        answer = client.get(one["url"])
+        assert answer.content == picture()
+        assert answer.headers["content-type"] == "image/png"
+        assert answer.headers["content-disposition"].startswith("inline;")
+
+
+def test_a_picture_that_a_case_lacks_is_said_to_be_absent(
+    node: WebNode, client: TestClient
+) -> None:
+    case_id = node.delivered("1.2.1")
+    answer = client.get(f"/api/v1/cases/{case_id}/pictures/summary-axial-t2.png")
+    assert (answer.status_code, answer.json()["code"]) == (404, "CASE_FILE_ABSENT")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["preview.png", "seg.dcm", "summary-cover.dcm", "..%2fseg.dcm", "summary-axial-..png", "%00"],
+)
+def test_nothing_but_pictures_is_given_out_as_a_picture(
+    node: WebNode, client: TestClient, name: str
+) -> None:
+    case_id = node.delivered("1.2.1")
+    answer = client.get(f"/api/v1/cases/{case_id}/pictures/{name}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "RESOURCE_UNKNOWN")
 
 
 @pytest.fixture(scope="module")
