@@ -222,7 +222,7 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         uncertainty=(row.summary or {}).get("uncertainty"),
         tta=(row.summary or {}).get("tta"),
         preview_url=_preview_url(sources.spool, row.case_id),
-        pictures=_pictures(sources, row.case_id),
+        pictures=_pictures(sources, row),
         files=_files(sources.spool, row.case_id),
     )
 
@@ -373,9 +373,11 @@ def _preview_url(spool: Spool, case_id: str) -> str | None:
     return f"/api/v1/cases/{case_id}/{PREVIEW}?v={path.stat().st_mtime_ns}"
 
 
-def _pictures(sources: Sources, case_id: str) -> tuple[PictureView, ...]:
-    folder = case_file(sources.spool, case_id, PREVIEW).parent
-    return pictures.views(case_id, folder, sources.manifest.roles)
+def _pictures(sources: Sources, row: CaseRow) -> tuple[PictureView, ...]:
+    """Return the pictures in the order of their pages: the reference series comes first."""
+    folder = case_file(sources.spool, row.case_id, PREVIEW).parent
+    roles = sorted(sources.manifest.roles, key=lambda role: role != row.reference_role)
+    return pictures.views(row.case_id, folder, roles)
 
 
 def _files(spool: Spool, case_id: str) -> tuple[FileView, ...]:

@@ -209,19 +209,20 @@ def test_the_pictures_go_to_those_who_want_them_as_one_series(
     finally:
         other.stop()
     assert ledger.case(closed.case_id).state is CaseState.DELIVERED
-    seg, *pictures = ledger.results(closed.case_id)
+    seg, report, *pictures = ledger.results(closed.case_id)
     assert {one.sop_class_uid for one in pictures} == {SECONDARY_CAPTURE}
     assert len({one.series_instance_uid for one in pictures}) == 1
     assert len(pictures) == 4
-    assert set(archive.arrivals) == {seg.sop_instance_uid}
-    assert set(other.arrivals) == {one.sop_instance_uid for one in (seg, *pictures)}
+    assert set(archive.arrivals) == {seg.sop_instance_uid, report.sop_instance_uid}
+    assert set(other.arrivals) == {one.sop_instance_uid for one in (seg, report, *pictures)}
 
 
 def test_pictures_are_drawn_for_the_page_and_not_written_as_dicom_where_nobody_wants_them(
     closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive
 ) -> None:
     run_all(parts(spool, ledger, at(archive.port)), closed.case_id)
-    assert len(ledger.results(closed.case_id)) == 1
+    kinds = {one.sop_class_uid for one in ledger.results(closed.case_id)}
+    assert SECONDARY_CAPTURE not in kinds
     folder = spool.case_folder(closed.case_id)
     assert {one.name for one in folder.glob("summary-*")} == {
         f"summary-{name}.png" for name in ("cover", "planes", "axial-t1gd", "axial-flair")

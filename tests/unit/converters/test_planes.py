@@ -61,7 +61,7 @@ def test_the_letters_at_the_borders_say_which_side_of_the_patient_is_there(
 ) -> None:
     grid = stacked(order, signs)
     plane = head(grid).plane(view, np.zeros(3), (50, 60), 2.0)
-    at_left, at_right, at_top, at_bottom = tuple(planes.LETTERS[view])
+    at_left, at_right, at_top, at_bottom = list(planes.LETTERS[view])
     for letter, way in (
         (at_right, plane.right),
         (at_left, -plane.right),
@@ -78,12 +78,12 @@ def test_what_lies_in_the_left_front_top_of_the_patient_is_drawn_there(
 ) -> None:
     grid = stacked(order, signs)
     shown = volume(grid, ball(grid, (40.0, -30.0, 20.0), 10.0))
-    places: tuple[tuple[View, tuple[float, float]], ...] = (
-        ("axial", (-30.0, 40.0)),
-        ("coronal", (-20.0, 40.0)),
-        ("sagittal", (-20.0, -30.0)),
-    )
-    for view, expected in places:
+    places: dict[View, tuple[float, float]] = {
+        "axial": (-30.0, 40.0),
+        "coronal": (-20.0, 40.0),
+        "sagittal": (-20.0, -30.0),
+    }
+    for view, expected in places.items():
         plane = head(grid).plane(view, np.array([40.0, -30.0, 20.0]), (101, 101), 2.0)
         grey = np.asarray(planes.grey(shown, plane, (0.0, 100.0)))
         middle = np.argwhere(grey > 128).mean(axis=0)

@@ -242,8 +242,8 @@ def test_the_pictures_of_the_summary_are_shown_in_place(node: WebNode, client: T
     assert [one["name"] for one in found] == [
         "summary-cover.png",
         "summary-planes.png",
-        "summary-axial-flair.png",
         "summary-axial-t1gd.png",
+        "summary-axial-flair.png",
     ]
     for one in found:
         assert len(one["alt"]) > 40
