@@ -32,6 +32,8 @@ MOST_LESIONS = 4
 # What is no tumour but may look like it.
 WHITE_SPOT, VESSEL, PLEXUS, DURA, LACUNE = range(1, 6)
 
+_SPECK_MM3 = 70.0
+
 _KINDS = ("ring", "solid", "cystic", "patchy", "infiltrative", "cavity")
 _SHARES = (0.45, 0.12, 0.07, 0.14, 0.17, 0.05)
 
@@ -192,7 +194,16 @@ def _core(lesion: Lesion, outside_mm: Tensor, rng: Rng) -> Tensor:
     if lesion.kind != "cavity" and rng.random() < 0.15:
         clots = (_noise(rng.uniform(3, 9), rng) > rng.uniform(1.0, 2.2)) & (core != ENHANCING)
         core[clots] = BLOOD
+    if lesion.kind != "cavity":
+        core[_specks((core == ENHANCING) & (outside_mm < 0))] = SOLID
     return core
+
+
+def _specks(enhancing: Tensor) -> Tensor:
+    """Return the pieces that nobody would draw."""
+    pieces, _ = ndimage.label(enhancing.numpy(), np.ones((3, 3, 3)))
+    counts = np.bincount(pieces.ravel())
+    return torch.from_numpy((pieces > 0) & (counts * STEP_MM**3 < _SPECK_MM3)[pieces])
 
 
 def _either(where: Tensor, one: int, other: int) -> Tensor:

@@ -79,6 +79,15 @@ def test_a_resection_cavity_is_no_tumour_and_all_other_tissue_of_a_lesion_is() -
     assert len(tumours.LABEL) <= tumours.PER_LESION
 
 
+def test_only_small_pieces_of_enhancement_are_specks() -> None:
+    enhancing = torch.zeros((SIDE, SIDE, SIDE), dtype=torch.bool)
+    enhancing[2:6, 2:6, 2:6] = True
+    enhancing[15:17, 15:17, 15] = True
+    specks = tumours._specks(enhancing)
+    assert int(specks.sum()) == 4
+    assert bool(specks[15, 15, 15])
+
+
 def test_images_are_normalised_by_the_brain_alone() -> None:
     scan = imaging.draw_scan(rng(), thick=False, skull="head")
     images = imaging.expose(SCENE, rng(1), scan=scan, whole=imaging.brain_sample(SCENE, rng(2)))
