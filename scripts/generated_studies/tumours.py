@@ -8,6 +8,7 @@ brain aside.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,7 @@ MOST_LESIONS = 4
 WHITE_SPOT, VESSEL, PLEXUS, DURA, LACUNE = range(1, 6)
 
 _SPECK_MM3 = 70.0
+_LARGEST_MM = {"solid": 20.0, "patchy": 26.0}  # larger ones are dead in their middle
 
 _KINDS = ("ring", "solid", "cystic", "patchy", "infiltrative", "cavity")
 _SHARES = (0.45, 0.12, 0.07, 0.14, 0.17, 0.05)
@@ -69,8 +71,8 @@ class Growth:
 
 def plan(pose: Pose, rng: Rng, *, healthy: bool | None = None) -> list[Lesion]:
     """Return the lesions of one brain: none in one of eight, several in one of six."""
-    kind = rng.random()
-    count = 0 if kind < 0.12 else (1 if kind < 0.84 else int(rng.integers(2, MOST_LESIONS + 1)))
+    draw = rng.random()
+    count = 0 if draw < 0.12 else (1 if draw < 0.84 else int(rng.integers(2, MOST_LESIONS + 1)))
     if healthy is not None:
         count = 0 if healthy else max(count, 1)
     if count == 0:
@@ -84,11 +86,13 @@ def plan(pose: Pose, rng: Rng, *, healthy: bool | None = None) -> list[Lesion]:
     for order, place in enumerate(places):
         index = np.array(np.unravel_index(place, SHAPE))
         x, y, z = (index - (np.array(SHAPE) - 1) / 2) * STEP_MM
+        kind = str(rng.choice(_KINDS, p=_SHARES))
+        radius_mm = _radius(rng) if order == 0 else between(3, 13, rng)
         lesions.append(
             Lesion(
                 centre_mm=(float(x), float(y), float(z)),
-                radius_mm=_radius(rng) if order == 0 else between(3, 13, rng),
-                kind=str(rng.choice(_KINDS, p=_SHARES)),
+                radius_mm=min(radius_mm, _LARGEST_MM.get(kind, math.inf)),
+                kind=kind,
                 push=rng.uniform(0, 0.55),
             )
         )
@@ -261,10 +265,10 @@ def _patchy(lesion: Lesion, outside_mm: Tensor, rng: Rng) -> Tensor:
 
 
 def _infiltrative(lesion: Lesion, outside_mm: Tensor, rng: Rng) -> Tensor:
-    """Tumour that hardly enhances or not at all."""
+    """Tumour that does not enhance, or in one of three in a nodule or two."""
     del lesion, outside_mm
-    patches = 0.5 * _noise(4.5, rng) + 0.9 * _noise(10, rng) > rng.uniform(1.8, 4.0)
-    return _either(patches, ENHANCING, SOLID)
+    nodules = 0.5 * _noise(4.5, rng) + 0.9 * _noise(10, rng) > rng.uniform(1.2, 2.2)
+    return _either(nodules & (rng.random() < 0.35), ENHANCING, SOLID)
 
 
 def _cavity(lesion: Lesion, outside_mm: Tensor, rng: Rng) -> Tensor:
