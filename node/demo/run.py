@@ -42,6 +42,14 @@ _STOP_LIMIT_S = 60.0
 _ENDED_BADLY = ("rejected", "failed", "cancelled")
 _MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 _EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+_SHOWN_FILES = (
+    "summary-cover.png",
+    "preview.png",
+    "labels.nii.gz",
+    "channels.nii.gz",
+    "seg.dcm",
+    "sr.dcm",
+)
 
 
 class DemoFailedError(Exception):
@@ -233,8 +241,12 @@ def _push(files: PhantomFiles, port: int, say: Callable[[str], None]) -> None:
     if not association.is_established:
         raise DemoFailedError("the node does not accept the association")
     refused = 0
-    for path in paths:
-        status = association.send_c_store(dcmread(path))
+    for number, path in enumerate(paths):
+        try:
+            status = association.send_c_store(dcmread(path))
+        except RuntimeError as error:  # what pynetdicom says of an association that is gone
+            reason = f"the association ended after {number} of {len(paths)} images"
+            raise DemoFailedError(reason) from error
         refused += "Status" not in status or int(status.Status) != 0
     association.release()
     if refused:
@@ -285,7 +297,7 @@ def _report(
         _line(name, labels == number, truth == number, voxel_ml)
     _line("whole tumour", labels > 0, truth > 0, voxel_ml)
     click.echo(f"\n  SEG in the archive   {result.path}")
-    for name in ("preview.png", "labels.nii.gz", "channels.nii.gz", "seg.dcm", "sr.dcm"):
+    for name in _SHOWN_FILES:
         click.echo(f"  {name:<20} {folder / 'spool' / 'cases' / case['case_id'] / name}")
     click.echo(f"  {'log of the node':<20} {folder / 'node.log'}")
     if not (labels > 0).any():
