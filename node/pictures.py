@@ -27,6 +27,7 @@ _SECOND: Final = ("flair", "t1gd", "t2", "t1")
 """What is shown beside the reference, the first that there is."""
 
 _LEAST_ML: Final = 0.05
+_MOST_LESIONS: Final = 3  # the largest come first; the report has them all
 _DATE_DIGITS: Final = 8
 _FAST: Final = 4  # a third of the default's time for a twentieth more bytes
 
@@ -83,7 +84,10 @@ def _date(case: AssembledCase, spool: Spool) -> str:
 def words_of(case: AssembledCase, shown: dict[str, Any], manifest: Manifest, date: str) -> Words:
     """Return what the pages say of a case."""
     colors = {one.label: one.color_rgb for one in manifest.segments}
-    measured = {**shown["volumes_ml"], **shown["regions_ml"]}
+    volumes = {**shown["volumes_ml"], **shown["regions_ml"]}
+    lesions = [one for one in shown["measurements"]["lesions"] if one["enhancing"]][:_MOST_LESIONS]
+    columns = ("Volume", "Diameters") if lesions else ("Volume",)
+    empty = ("",) * (len(columns) - 1)
     return Words(
         model=f"{manifest.title}, {manifest.model_id}",
         is_demonstration=manifest.is_demonstration,
@@ -94,13 +98,24 @@ def words_of(case: AssembledCase, shown: dict[str, Any], manifest: Manifest, dat
             ("Sequences used", ", ".join(sequence(one.role) for one in case.series)),
             ("Outlines lie on", sequence(case.reference_role)),
         ),
-        columns=("Volume",),
-        rows=tuple(
-            Row(label=label, values=(_volume(volume_ml),), color_rgb=colors.get(label))
-            for label, volume_ml in measured.items()
+        columns=columns,
+        rows=(
+            *(
+                Row(label=label, values=(_volume(volume_ml), *empty), color_rgb=colors.get(label))
+                for label, volume_ml in volumes.items()
+            ),
+            *(_lesion(one) for one in lesions),
         ),
         notes=tuple(_sentence(note) for note in shown["notes"]),
     )
+
+
+def _lesion(one: dict[str, Any]) -> Row:
+    """Return the enhancing tumour of a lesion: its volume, and its two diameters."""
+    found = one["enhancing"]
+    lengths = f"{found['long_mm']:.0f} x {found['short_mm']:.0f} mm"
+    label = f"Enhancing tumour of lesion {one['number']}"
+    return Row(label=label, values=(_volume(found["volume_ml"]), lengths))
 
 
 def _volume(volume_ml: float) -> str:

@@ -27,6 +27,7 @@ SHOWN: dict[str, Any] = {
     "volumes_ml": {"Oedema": 48.31, "Necrotic and non-enhancing core": 0.02, "Enhancing tumour": 0},
     "regions_ml": {"Whole tumour": 48.33},
     "notes": ["INPUT_MISSING: there is no t2; the model was run without it", "odd"],
+    "measurements": {"lesions": [{"number": 1, "enhancing": None}]},
 }
 
 
@@ -143,3 +144,27 @@ def test_volumes_and_notes_are_said_in_words(small_study: WrittenStudy, spool: S
     assert [row.color_rgb is None for row in words.rows] == [False, False, False, True]
     assert words.notes == ("There is no t2; the model was run without it", "Odd")
     assert words.is_demonstration
+    assert words.columns == ("Volume",)
+
+
+def test_the_diameters_of_the_largest_enhancing_lesions_stand_on_the_cover(
+    small_study: WrittenStudy, spool: Spool
+) -> None:
+    sizes = [(2.0, 39.03, 33.64), None, (0.02, 8.6, 5.5), (0.4, 7.1, 5.0), (0.3, 6.0, 5.0)]
+    lesions = [
+        {
+            "number": n,
+            "enhancing": s and dict(zip(("volume_ml", "long_mm", "short_mm"), s, strict=True)),
+        }
+        for n, s in enumerate(sizes, start=1)
+    ]
+    shown = {**SHOWN, "measurements": {"lesions": lesions}}
+    words = pictures.words_of(converted(small_study, spool), shown, MODEL, "2025-03-01")
+    assert words.columns == ("Volume", "Diameters")
+    assert {len(row.values) for row in words.rows} == {2}
+    assert [(row.label, *row.values) for row in words.rows[-4:]] == [
+        ("Whole tumour", "48.3 mL", ""),
+        ("Enhancing tumour of lesion 1", "2.0 mL", "39 x 34 mm"),
+        ("Enhancing tumour of lesion 3", "< 0.1 mL", "9 x 6 mm"),
+        ("Enhancing tumour of lesion 4", "0.4 mL", "7 x 5 mm"),
+    ]
