@@ -20,6 +20,7 @@ from pydicom.sr.coding import Code
 
 from converters import seg_sources
 from converters.errors import ReadBackError
+from converters.read_back import check_origin
 from converters.seg import SegIdentity, dress, made_by
 from converters.volume import Grid
 
@@ -28,16 +29,6 @@ ENTROPY = Code("PREDICTIVE_ENTROPY", "99NEUROSEG", "Predictive entropy, share of
 
 
 _TOLERANCE_MM = 0.12  # as much as the stacking gate lets a slice lie off the even grid
-_EQUAL_TO_SOURCE = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "StudyInstanceUID",
-    "AccessionNumber",
-    "FrameOfReferenceUID",
-    "Rows",
-    "Columns",
-)
 
 
 def build_parametric_map(
@@ -111,9 +102,7 @@ def check_parametric_map(
         What it was built from.
     """
     written = pydicom.dcmread(path)
-    for keyword in _EQUAL_TO_SOURCE:
-        if written.get(keyword) != sources[0].get(keyword):
-            raise ReadBackError(reason=f"{keyword} is not the source's")
+    check_origin(written, sources[0], has_planes=True)
     index = np.zeros((len(field), 3))
     index[:, 0] = np.arange(len(field))
     positions_mm = grid.lps_mm(index)

@@ -26,6 +26,7 @@ from pydicom.valuerep import DA, TM
 
 from converters import seg_sources
 from converters.errors import ReadBackError
+from converters.read_back import check_origin
 from converters.seg import SegIdentity, dress, made_by
 
 _OF_SEGMENTATIONS: Final = ("content_description", "content_label")
@@ -33,13 +34,6 @@ _LOSSY: Final = (
     "LossyImageCompression",
     "LossyImageCompressionRatio",
     "LossyImageCompressionMethod",
-)
-_EQUAL_TO_SOURCE: Final = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "StudyInstanceUID",
-    "AccessionNumber",
 )
 
 
@@ -179,8 +173,6 @@ def check_capture(path: Path, picture: Picture, source: Dataset) -> None:
         What it was built from.
     """
     written = pydicom.dcmread(path)
-    for keyword in _EQUAL_TO_SOURCE:
-        if written.get(keyword) != source.get(keyword):
-            raise ReadBackError(reason=f"{keyword} is not the source's")
+    check_origin(written, source)
     if not np.array_equal(written.pixel_array, picture.pixels):
         raise ReadBackError(reason="the picture has other pixels")

@@ -18,25 +18,12 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from converters.errors import ReadBackError
+from converters.read_back import check_origin
 from converters.volume import LabelMap, Segment
 
 _POSITION_TOLERANCE_MM = 1e-4
 _COSINE_TOLERANCE = 1e-3  # viewers tell planes apart from here on
 
-_EQUAL_TO_SOURCE = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyInstanceUID",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "FrameOfReferenceUID",
-    "Rows",
-    "Columns",
-)
 _FIXED = {
     "SOPClassUID": SegmentationStorage,
     "Modality": "SEG",
@@ -155,15 +142,8 @@ def _require(condition: bool, reason: str) -> None:  # noqa: FBT001 - reads as a
         raise ReadBackError(reason=reason)
 
 
-def _text(ds: Dataset, keyword: str) -> str:
-    value = ds.get(keyword)
-    return "" if value is None else str(value)
-
-
 def _check_header(seg: Dataset, source: Dataset) -> None:
-    for keyword in _EQUAL_TO_SOURCE:
-        _require(keyword in seg, f"{keyword} is absent")
-        _require(_text(seg, keyword) == _text(source, keyword), keyword)
+    check_origin(seg, source, has_planes=True)
     kind = _BINARY if is_binary(source.Rows, source.Columns) else _OCCUPANCY
     for keyword, expected in {**_FIXED, **kind}.items():
         _require(seg.get(keyword) == expected, keyword)

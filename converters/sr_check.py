@@ -18,6 +18,7 @@ from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 from converters.diameters import Diameters
 from converters.errors import ReadBackError
 from converters.measure import Lesion, Measurements, Region
+from converters.read_back import check_origin
 from converters.volume import Segment
 
 ML_DECIMALS: Final = 3  # a cubic millimetre
@@ -31,18 +32,6 @@ _LESIONS: Final = "246206008"
 _LONG_AXIS: Final = "103339001"
 _SHORT_AXIS: Final = "103340004"
 _PRODUCT: Final = "PERP_PRODUCT"
-
-_EQUAL_TO_SOURCE = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyInstanceUID",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-)
 
 Figures = Mapping[str, float]
 """Code value of a measurement -> its number."""
@@ -108,8 +97,7 @@ def check_report(
     _require(report.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian, "TransferSyntaxUID")
     _require(report.file_meta.MediaStorageSOPInstanceUID == report.SOPInstanceUID, "SOPInstanceUID")
     _require(report.SOPClassUID == Comprehensive3DSRStorage, "SOPClassUID")
-    for keyword in _EQUAL_TO_SOURCE:
-        _require((report.get(keyword) or "") == (source.get(keyword) or ""), keyword)
+    check_origin(report, source)
     _check_evidence(report, references)
     groups = list(_groups(report))
     uids = [_text(group, _TRACKING_UID) for group in groups]

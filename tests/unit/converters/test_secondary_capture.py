@@ -142,3 +142,13 @@ def test_a_file_with_other_pixels_is_found_out(
     check_capture(path, PICTURE, sources[0])
     with pytest.raises(ReadBackError, match="pixels"):
         check_capture(path, replace(PICTURE, pixels=PICTURE.pixels[::-1]), sources[0])
+
+
+@pytest.mark.parametrize("keyword", ["PatientName", "PatientBirthDate", "AccessionNumber"])
+def test_a_source_that_lacks_an_attribute_gives_a_good_picture(
+    sources: list[Dataset], seg: Dataset, tmp_path: Path, keyword: str
+) -> None:
+    del sources[0][keyword]
+    path = seg_examples.written(build_capture(PICTURE, seg, sources[0], OWN), tmp_path / "c.dcm")
+    check_capture(path, PICTURE, sources[0])
+    assert pydicom.dcmread(path)[keyword].is_empty
