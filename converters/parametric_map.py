@@ -22,9 +22,9 @@ from converters import seg_sources
 from converters.errors import ReadBackError
 from converters.read_back import check_origin
 from converters.seg import SegIdentity, dress, made_by
-from converters.volume import Grid
+from converters.volume import OWN_SCHEME, Grid
 
-ENTROPY = Code("PREDICTIVE_ENTROPY", "99NEUROSEG", "Predictive entropy, share of the largest")
+ENTROPY = Code("PREDICTIVE_ENTROPY", OWN_SCHEME, "Predictive entropy, share of the largest")
 """No standard code says it; the scheme is our own."""
 
 

@@ -207,7 +207,8 @@ def _pad_with_zero(seg: Dataset) -> None:
     seg.PixelData = seg.PixelData[:used].ljust(len(seg.PixelData), b"\0")
 
 
-def _concept(code: Code) -> CodedEntry:
+def concept(code: Code) -> CodedEntry:
+    """Return a code as highdicom takes it."""
     return CodedEntry(code.value, code.scheme, code.meaning)
 
 
@@ -215,8 +216,8 @@ def _described(segment: Segment, identity: SegIdentity, model_id: str) -> Segmen
     described = SegmentDescription(
         segment_number=segment.number,
         segment_label=segment.label,
-        segmented_property_category=_concept(segment.category),
-        segmented_property_type=_concept(segment.type_code),
+        segmented_property_category=concept(segment.category),
+        segmented_property_type=concept(segment.type_code),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=identity.algorithm_name,

@@ -22,7 +22,7 @@ from pydicom.sr.coding import Code as CodedEntry
 from converters import seg_sources
 from converters.diameters import Diameters, Ends
 from converters.measure import Lesion, Measurements, Region
-from converters.seg import SegIdentity, dress, made_by
+from converters.seg import SegIdentity, concept, dress, made_by
 from converters.sr_check import (
     ML_DECIMALS,
     MM_DECIMALS,
@@ -33,12 +33,11 @@ from converters.sr_check import (
     region_name,
     segment_name,
 )
-from converters.volume import Code
+from converters.volume import OWN_SCHEME, Code
 
 __all__ = ["InstanceReference", "ReportContext", "build_report", "check_report"]
 
-SCHEME: Final = "99NEUROSEG"
-PRODUCT: Final = CodedEntry("PERP_PRODUCT", SCHEME, "Product of perpendicular diameters")
+PRODUCT: Final = CodedEntry("PERP_PRODUCT", OWN_SCHEME, "Product of perpendicular diameters")
 """The bidimensional measurement; no standard code says it."""
 _LESIONS: Final = CodedEntry("246206008", "SCT", "Number of lesions")
 _MRI_OF_BRAIN: Final = CodedEntry("816077007", "SCT", "MRI of brain")
@@ -125,7 +124,7 @@ def build_report(
         )[0],
         is_complete=True,
         coding_schemes=[
-            CodingSchemeIdentificationItem(designator=SCHEME, name=identity.manufacturer)
+            CodingSchemeIdentificationItem(designator=OWN_SCHEME, name=identity.manufacturer)
         ],
         **made,
     )
@@ -158,10 +157,6 @@ def _observed_by(identity: SegIdentity, context: ReportContext) -> sr.Observatio
         observer_type=codes.DCM.Device, observer_identifying_attributes=device
     )
     return sr.ObservationContext(observer_device_context=observer)
-
-
-def _concept(code: Code) -> CodedEntry:
-    return CodedEntry(code.value, code.scheme, code.meaning)
 
 
 def _number(name: CodedEntry, value: float, unit: CodedEntry) -> sr.Measurement:
@@ -220,8 +215,8 @@ class _Groups:
     ) -> sr.MeasurementsAndQualitativeEvaluations:
         return sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=self._tracking(name),
-            finding_category=_concept(category),
-            finding_type=_concept(finding),
+            finding_category=concept(category),
+            finding_type=concept(finding),
             finding_sites=[sr.FindingSite(codes.SCT.Brain)],
             algorithm_id=self._algorithm(),
             method=method,
@@ -236,7 +231,7 @@ class _Groups:
         presence = codes.SCT.Present if found.whole_ml else codes.SCT.Absent
         said = [sr.QualitativeEvaluation(name=codes.DCM.PresenceOfProperty, value=presence)]
         said += [
-            sr.QualitativeEvaluation(name=codes.DCM.QualityFinding, value=_concept(note))
+            sr.QualitativeEvaluation(name=codes.DCM.QualityFinding, value=concept(note))
             for note in self._context.notes
         ]
         return self._region(found.whole, [_volume(found.whole_ml), lesions], said)
@@ -269,8 +264,8 @@ class _Groups:
                     segment_number=one.number,
                     source_series=sr.SourceSeriesForSegmentation(series_instance_uid),
                 ),
-                finding_category=_concept(one.category),
-                finding_type=_concept(one.type_code),
+                finding_category=concept(one.category),
+                finding_type=concept(one.type_code),
                 finding_sites=[sr.FindingSite(codes.SCT.Brain)],
                 algorithm_id=self._algorithm(),
                 measurements=[_volume(volume_ml)],

@@ -25,6 +25,9 @@ Box: TypeAlias = tuple[slice, slice, slice]
 
 MM3_PER_ML = 1000.0
 
+OWN_SCHEME = "99NEUROSEG"
+"""Coding Scheme Designator of what no standard code says (private, PS3.3 8.2)."""
+
 T = TypeVar("T", bound=np.generic)
 
 _ROLE = re.compile(r"[a-z][a-z0-9_]{0,15}")

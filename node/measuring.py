@@ -9,7 +9,7 @@ from converters import measure
 from converters.diameters import Diameters
 from converters.measure import LEAST_LESION_MM3, Lesion, Measurements, Region
 from converters.sr_check import ML_DECIMALS, MM_DECIMALS, lesion_name
-from converters.volume import Code, LabelMap
+from converters.volume import OWN_SCHEME, Code, LabelMap
 from inference.manifest import Manifest
 from inference.note_codes import NOTE_CODES
 from node import findings
@@ -19,7 +19,6 @@ from node.uids import derived_uid
 
 FILE_NAME: Final = "measurements.json"
 SCHEMA: Final = "neuroseg-measurements/1"
-NOTE_SCHEME: Final = "99NEUROSEG"
 
 
 def of(label_map: LabelMap, manifest: Manifest) -> Measurements:
@@ -45,7 +44,7 @@ def notes_of(case: AssembledCase, spool: Spool) -> tuple[Code, ...]:
     """Return the notes on a result as codes, each once."""
     found = dict.fromkeys(map(findings.code_of, findings.read(case, spool).get("notes", ())))
     return tuple(
-        Code(value=one, scheme=NOTE_SCHEME, meaning=NOTE_CODES.get(one, one)) for one in found
+        Code(value=one, scheme=OWN_SCHEME, meaning=NOTE_CODES.get(one, one)) for one in found
     )
 
 
