@@ -12,17 +12,14 @@ folder; with `--seconds` a long training can be done in pieces. Runs on a GPU wh
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -30,6 +27,7 @@ from inference.networks import StridedUNet
 from scripts.generated_studies import anatomy, imaging
 from scripts.generated_studies.fields import Rng
 from scripts.generated_studies.scene import draw_scene
+from scripts.training_run import TrainingRun, begin_with
 
 CHANNELS = (24, 48, 96, 128)
 FINE = 8
@@ -118,111 +116,64 @@ def _window(labels: Tensor, parts: Tensor, rng: Rng) -> tuple[slice, ...]:
 
 
 class _Training:
-    """A run and its state on disk."""
+    """The steps of a run."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = StridedUNet(4, 4, CHANNELS, FINE)
-        if options.start is not None:
-            weights = safetensors.torch.load_file(options.start)
-            self.network.load_state_dict({name: one.float() for name, one in weights.items()})
-        self.network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.network)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), weight_decay=1e-3, betas=(0.9, 0.98)
-        )
+        network = StridedUNet(4, 4, CHANNELS, FINE)
+        begin_with(network, options.start)
+        network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-3, betas=(0.9, 0.98))
+        self.state = TrainingRun(network, optimizer, options.out, keep=_AVERAGE, lag=20)
         self.weights = torch.tensor(_CLASS_WEIGHTS, device=self.device)
-        self.step, self.began = 0, time.monotonic()
-        self._resume()
-        self.first = self.step
-
-    @property
-    def _checkpoint(self) -> Path:
-        return Path(self.options.out) / "checkpoint.pt"
-
-    def _resume(self) -> None:
-        if not self._checkpoint.exists():
-            return
-        state = torch.load(self._checkpoint, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = int(state["step"])
-        print(f"goes on at step {self.step}", flush=True)
 
     def run(self) -> None:
         """Train until the last step or the end of the time."""
-        options = self.options
+        options, state = self.options, self.state
         samples = DataLoader(
-            _Samples(options, self.step * options.batch),
+            _Samples(options, state.step * options.batch),
             batch_size=options.batch,
             num_workers=options.workers,
             prefetch_factor=8 if options.workers else None,
         )
         losses: list[list[float]] = []
         for images, labels in samples:
-            if self.step >= options.steps or self._ran > options.seconds:
+            if state.step >= options.steps or state.seconds > options.seconds:
                 break
             losses.append(self._one_step(images, labels))
-            if self.step % _EVERY == 0:
+            if state.step % _EVERY == 0:
                 self._report(losses[-4 * _EVERY :])
-            if self.step % (5 * _EVERY) == 0:
-                self._save()
-        self._save()
+            if state.step % (5 * _EVERY) == 0:
+                state.save()
+        state.save()
         print(f"weights: {options.out / 'model.safetensors'}")
 
-    @property
-    def _ran(self) -> float:
-        return time.monotonic() - self.began
-
     def _report(self, losses: list[list[float]]) -> None:
-        pace = self._ran / (self.step - self.first)
-        left = min(self.options.seconds - self._ran, (self.options.steps - self.step) * pace)
+        state, options = self.state, self.options
+        pace = state.seconds / (state.step - state.first)
+        left = min(options.seconds - state.seconds, (options.steps - state.step) * pace)
         mean = np.nanmean(losses, axis=0)
         regions = ", ".join(f"{n} {v:.3f}" for n, v in zip(_REGIONS, mean[1:], strict=True))
         print(
-            f"step {self.step} of {self.options.steps}, {pace:.2f} s each, {left / 60:.0f} min"
+            f"step {state.step} of {options.steps}, {pace:.2f} s each, {left / 60:.0f} min"
             f" left, loss {mean[0]:.3f}, soft Dice: {regions}",
             flush=True,
         )
 
     def _one_step(self, images: Tensor, labels: Tensor) -> list[float]:
-        done = self.step / self.options.steps
-        rate = self.options.rate * min(1.0, (self.step + 1) / 40)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * (0.5 * (1 + math.cos(math.pi * done)) + 0.005)
+        state = self.state
+        done = state.step / self.options.steps
+        rate = self.options.rate * min(1.0, (state.step + 1) / 40)
+        state.set_rate(rate * (0.5 * (1 + math.cos(math.pi * done)) + 0.005))
         images = images.to(self.device, memory_format=torch.channels_last_3d)
         labels = labels.to(self.device)
         is_cuda = self.device.type == "cuda"  # processors without it take a hundred times longer
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_cuda):
-            scores = self.network(images)
+            scores = state.network(images)
         loss, regions = _loss(scores.float(), labels, self.weights)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        with torch.no_grad():
-            keep = min(_AVERAGE, self.step / (self.step + 20))
-            for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                kept.lerp_(new, 1 - keep)
+        state.follow(loss)
         return [float(loss.detach()), *(float(one) for one in regions.detach())]
-
-    def _save(self) -> None:
-        state = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-        }
-        part = self._checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(self._checkpoint)
-        weights = {
-            name: one.half().contiguous().cpu() for name, one in self.average.state_dict().items()
-        }
-        safetensors.torch.save_file(weights, self.options.out / "model.safetensors")
 
 
 def _loss(scores: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,9 +94,9 @@ def test_a_run_that_was_stopped_goes_on_and_its_weights_fit_the_network(
     train._Training(options).run()
     options.steps = 4
     again = train._Training(options)
-    assert again.step == 2
+    assert again.state.step == 2
     again.run()
-    assert again.step == 4
+    assert again.state.step == 4
     assert "goes on at step 2" in capsys.readouterr().out
     weights = safetensors.torch.load_file(options.out / "model.safetensors")
     assert {one.dtype for one in weights.values()} == {torch.float16}
