@@ -44,6 +44,15 @@ class ClosedBy(StrEnum):
     OPERATOR = "operator"
 
 
+class ObjectKind(StrEnum):
+    """What a derived DICOM object is; several kinds share a SOP class."""
+
+    SEG = "seg"
+    REPORT = "report"
+    ENTROPY = "entropy"
+    PICTURE = "picture"
+
+
 class Transport(StrEnum):
     """How a result travels."""
 
@@ -171,6 +180,7 @@ class EncodedObject:
     """A derived DICOM object's file, synced and checked; `path` is relative to the spool."""
 
     case_id: str
+    kind: ObjectKind
     path: str
     sop_class_uid: str
     sop_instance_uid: str

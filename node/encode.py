@@ -11,11 +11,6 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    Comprehensive3DSRStorage,
-    ParametricMapStorage,
-    SecondaryCaptureImageStorage,
-)
 
 from converters import series
 from converters.measure import Measurements
@@ -28,13 +23,9 @@ from converters.summary_pictures import Page
 from converters.volume import LabelMap, Volume
 from inference.manifest import Manifest
 from node import measuring
-from node.cases import AssembledCase, AssembledSeries, EncodedObject, ReceivedInstance
+from node.cases import AssembledCase, AssembledSeries, EncodedObject, ObjectKind, ReceivedInstance
 from node.spool import Spool
 from node.uids import derived_uid, device_uid
-
-PARAMETRIC_MAP = str(ParametricMapStorage)
-REPORT = str(Comprehensive3DSRStorage)
-SECONDARY_CAPTURE = str(SecondaryCaptureImageStorage)
 
 _FILE_NAME = "seg.dcm"
 _ENTROPY_NAME = "entropy.dcm"
@@ -65,7 +56,7 @@ def encode_case(
     seg = build_segmentation(label_map, sources.headers, identity, sources.frames)
     final = spool.case_folder(case.case_id) / _FILE_NAME
     spool.publish(final, partial(_write_checked, seg, label_map, sources))
-    return _encoded(seg, case, final, spool)
+    return _encoded(ObjectKind.SEG, seg, case, final, spool)
 
 
 def encode_entropy(
@@ -101,7 +92,7 @@ def encode_entropy(
 
     final = spool.case_folder(case.case_id) / _ENTROPY_NAME
     spool.publish(final, _write)
-    return _encoded(found, case, final, spool)
+    return _encoded(ObjectKind.ENTROPY, found, case, final, spool)
 
 
 def encode_report(
@@ -151,7 +142,7 @@ def encode_report(
 
     final = spool.case_folder(case.case_id) / _REPORT_NAME
     spool.publish(final, _write)
-    return _encoded(report, case, final, spool)
+    return _encoded(ObjectKind.REPORT, report, case, final, spool)
 
 
 def _reference(one: EncodedObject | ReceivedInstance) -> InstanceReference:
@@ -196,7 +187,7 @@ def encode_pictures(
         capture = build_capture(picture, seg, source, identity, shown)
         final = folder / f"summary-{page.name}.dcm"
         spool.publish(final, partial(_write_capture, capture, picture, source))
-        written.append(_encoded(capture, case, final, spool))
+        written.append(_encoded(ObjectKind.PICTURE, capture, case, final, spool))
     return written
 
 
@@ -233,10 +224,13 @@ def _sources(case: AssembledCase, spool: Spool) -> Stack:
     )
 
 
-def _encoded(derived: Dataset, case: AssembledCase, final: Path, spool: Spool) -> EncodedObject:
+def _encoded(
+    kind: ObjectKind, derived: Dataset, case: AssembledCase, final: Path, spool: Spool
+) -> EncodedObject:
     content = final.read_bytes()
     return EncodedObject(
         case_id=case.case_id,
+        kind=kind,
         path=str(final.relative_to(spool.root)),
         sop_class_uid=str(derived.SOPClassUID),
         sop_instance_uid=str(derived.SOPInstanceUID),

@@ -217,7 +217,9 @@ class Ledger(CaseMoves):
             values = {**held_words(held_for), "summary": {**summary, "held_for": list(held_for)}}
         with self._engine.begin() as connection:
             connection.execute(table.delete().where(table.c.case_id == seg.case_id))
-            connection.execute(table.insert(), [asdict(one) for one in (seg, *beside)])
+            connection.execute(
+                table.insert(), [{**asdict(one), "kind": one.kind.value} for one in (seg, *beside)]
+            )
             self._move(connection, seg.case_id, state, values, begun)
             self._supersede_held(connection, self._locked(connection, seg.case_id))
 

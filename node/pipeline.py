@@ -38,14 +38,12 @@ from node.cases import (
     AssembledCase,
     CaseState,
     EncodedObject,
+    ObjectKind,
     Stage,
 )
 from node.deliver import routes
 from node.disposition import Disposition
 from node.encode import (
-    PARAMETRIC_MAP,
-    REPORT,
-    SECONDARY_CAPTURE,
     encode_case,
     encode_entropy,
     encode_pictures,
@@ -73,9 +71,10 @@ STARTS_FROM = {
 }
 _NEXT = {state: stage for stage, state in STARTS_FROM.items()}
 _LOGGED_AS = {
-    PARAMETRIC_MAP: "map.delivered",
-    REPORT: "report.delivered",
-    SECONDARY_CAPTURE: "picture.delivered",
+    ObjectKind.SEG: "seg.delivered",
+    ObjectKind.REPORT: "report.delivered",
+    ObjectKind.ENTROPY: "map.delivered",
+    ObjectKind.PICTURE: "picture.delivered",
 }
 
 Stop = Callable[[], bool]
@@ -127,13 +126,13 @@ def unserved(row: CaseRow, ledger: Ledger, destination: Destination) -> list[Enc
 
 
 def _wants(destination: Destination, one: EncodedObject) -> bool:
-    """Say whether an object beside the SEG is to be sent; the SEG always is."""
     wanted = {
-        PARAMETRIC_MAP: destination.entropy,
-        REPORT: destination.sr,
-        SECONDARY_CAPTURE: destination.pictures,
+        ObjectKind.SEG: True,
+        ObjectKind.REPORT: destination.sr,
+        ObjectKind.ENTROPY: destination.entropy,
+        ObjectKind.PICTURE: destination.pictures,
     }
-    return wanted.get(one.sop_class_uid, True)
+    return wanted[one.kind]
 
 
 def finish_if_served(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination]) -> None:
@@ -309,7 +308,7 @@ class Pipeline:
             self._pass("deliver:sent")
             self._ledger.save_receipt(receipt)
             logs.get().info(
-                _LOGGED_AS.get(one.sop_class_uid, "seg.delivered"),
+                _LOGGED_AS[one.kind],
                 case_id=row.case_id,
                 destination=job.destination,
                 transport=receipt.transport.value,

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from pydicom.uid import SegmentationStorage
 from sqlalchemy.engine import Connection, Engine, Row
 
 from converters.sequences import SeriesKey
@@ -19,6 +18,7 @@ from node.cases import (
     CaseState,
     DeliveryReceipt,
     EncodedObject,
+    ObjectKind,
     ReceivedInstance,
     SeriesDecision,
 )
@@ -28,7 +28,6 @@ from node.rows import AttemptRow, CaseRow, WorkerRow
 T = TypeVar("T")
 
 _case = tables.case
-_SEG = str(SegmentationStorage)
 
 
 class LedgerReader:
@@ -209,7 +208,7 @@ class LedgerReader:
     def results(self, case_id: str) -> list[EncodedObject]:
         """Return the encoded objects of a case: its SEG, then what goes with it."""
         own = tables.result.c
-        order = (sa.case((own.sop_class_uid == _SEG, 0), else_=1), own.sop_instance_uid)
+        order = (sa.case((own.kind == ObjectKind.SEG.value, 0), else_=1), own.sop_instance_uid)
         return self._of_case(tables.result, case_id, rows.encoded_object, *order)
 
     def receipts(self, case_id: str) -> list[DeliveryReceipt]:

@@ -13,6 +13,7 @@ from node.cases import (
     ClosedBy,
     DeliveryReceipt,
     EncodedObject,
+    ObjectKind,
     ReceivedInstance,
     SeriesDecision,
     Stage,
@@ -119,7 +120,7 @@ def series_decision(row: Row[Any]) -> SeriesDecision:
 
 def encoded_object(row: Row[Any]) -> EncodedObject:
     """Return a row of ``result``."""
-    return EncodedObject(**values_of(row, EncodedObject))
+    return EncodedObject(**{**values_of(row, EncodedObject), "kind": ObjectKind(row.kind)})
 
 
 def delivery_receipt(row: Row[Any]) -> DeliveryReceipt:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from node.errors import LedgerSchemaError, LedgerUnavailableError
 
 metadata = sa.MetaData()
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 meta = sa.Table(
     "ledger_meta",
@@ -111,6 +111,7 @@ result = sa.Table(
     metadata,
     sa.Column("case_id", sa.String(32), primary_key=True),
     sa.Column("sop_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("sop_class_uid", sa.String(64), nullable=False),
     sa.Column("series_instance_uid", sa.String(64), nullable=False),
     sa.Column("study_instance_uid", sa.String(64), nullable=False),

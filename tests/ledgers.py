@@ -12,6 +12,7 @@ from node.cases import (
     ClosedBy,
     EncodedObject,
     Ending,
+    ObjectKind,
     ReceivedInstance,
     SeriesDecision,
 )
@@ -91,6 +92,7 @@ def encoded(row: CaseRow, uid: str = "2.25.1") -> EncodedObject:
     return EncodedObject(
         case_id=row.case_id,
         path=f"cases/{row.case_id}/seg.dcm",
+        kind=ObjectKind.SEG,
         sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4",
         sop_instance_uid=uid,
         series_instance_uid="2.25.2",

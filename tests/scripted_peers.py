@@ -21,7 +21,7 @@ from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
-from node.cases import EncodedObject, Transport
+from node.cases import EncodedObject, ObjectKind, Transport
 from node.settings import Destination
 
 LOOPBACK = "127.0.0.1"
@@ -60,6 +60,7 @@ def described(ds: Dataset, path: Path) -> EncodedObject:
     """Return what an object on disk is."""
     return EncodedObject(
         case_id="a" * 32,
+        kind=ObjectKind.SEG,
         path=path.name,
         sop_class_uid=ds.SOPClassUID,
         sop_instance_uid=ds.SOPInstanceUID,

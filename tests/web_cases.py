@@ -27,6 +27,7 @@ from node.cases import (
     DeliveryReceipt,
     EncodedObject,
     Ending,
+    ObjectKind,
     ReceivedInstance,
     SeriesDecision,
     Stage,
@@ -283,6 +284,7 @@ class WebNode:
         seg = EncodedObject(
             case_id=case_id,
             path=f"cases/{case_id}/seg.dcm",
+            kind=ObjectKind.SEG,
             sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4",
             sop_instance_uid="2.25.101",
             series_instance_uid="2.25.102",

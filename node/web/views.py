@@ -16,7 +16,7 @@ from converters.volume import Segment
 from inference.declarations import Region
 from inference.manifest import Manifest
 from node import findings, series_table
-from node.cases import CaseState, DeliveryReceipt, EncodedObject, SeriesDecision
+from node.cases import CaseState, DeliveryReceipt, EncodedObject, ObjectKind, SeriesDecision
 from node.reading import LedgerReader
 from node.rows import AttemptRow, CaseRow
 from node.settings import Settings
@@ -109,6 +109,7 @@ class FileView:
 class ResultView:
     """An encoded object, as a PACS knows it."""
 
+    kind: ObjectKind
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
@@ -318,6 +319,7 @@ def _receipt(receipt: DeliveryReceipt) -> ReceiptView:
 
 def _result(seg: EncodedObject) -> ResultView:
     return ResultView(
+        kind=seg.kind,
         sop_class_uid=seg.sop_class_uid,
         sop_instance_uid=seg.sop_instance_uid,
         series_instance_uid=seg.series_instance_uid,

@@ -15,9 +15,8 @@ import pytest
 from converters.volume import LabelMap, Volume
 from inference.errors import ChannelImplausibleError
 from node import convert, findings
-from node.cases import AssembledCase, CaseState, Stage
+from node.cases import AssembledCase, CaseState, ObjectKind, Stage
 from node.demo.archive import DemoArchive
-from node.encode import PARAMETRIC_MAP, REPORT, SECONDARY_CAPTURE
 from node.jobs import Job
 from node.ledger import Ledger
 from node.pipeline import Pipeline, Segmenter, Stop, delay_s, next_jobs
@@ -180,8 +179,8 @@ def test_the_entropy_goes_to_those_who_want_it_and_a_retry_sends_only_what_lacks
     run_all(all_parts, closed.case_id)  # nobody is at the first one
     assert ledger.case(closed.case_id).state is CaseState.FAILED
     seg, *beside = ledger.results(closed.case_id)
-    by_class = {one.sop_class_uid: one for one in beside}
-    entropy, report = by_class[PARAMETRIC_MAP], by_class[REPORT]
+    by_kind = {one.kind: one for one in beside}
+    entropy, report = by_kind[ObjectKind.ENTROPY], by_kind[ObjectKind.REPORT]
     assert [one.sop_instance_uid for one in ledger.receipts(closed.case_id)] == [
         seg.sop_instance_uid
     ]
@@ -210,7 +209,7 @@ def test_the_pictures_go_to_those_who_want_them_as_one_series(
         other.stop()
     assert ledger.case(closed.case_id).state is CaseState.DELIVERED
     results = ledger.results(closed.case_id)
-    pictures = [one for one in results if one.sop_class_uid == SECONDARY_CAPTURE]
+    pictures = [one for one in results if one.kind is ObjectKind.PICTURE]
     assert len({one.series_instance_uid for one in pictures}) == 1
     assert len(pictures) == 4
     others = {one.sop_instance_uid for one in results if one not in pictures}
@@ -223,8 +222,8 @@ def test_pictures_are_drawn_for_the_page_and_not_written_as_dicom_where_nobody_w
     closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive
 ) -> None:
     run_all(parts(spool, ledger, at(archive.port)), closed.case_id)
-    kinds = {one.sop_class_uid for one in ledger.results(closed.case_id)}
-    assert SECONDARY_CAPTURE not in kinds
+    kinds = {one.kind for one in ledger.results(closed.case_id)}
+    assert kinds == {ObjectKind.SEG, ObjectKind.REPORT}
     folder = spool.case_folder(closed.case_id)
     assert {one.name for one in folder.glob("summary-*")} == {
         f"summary-{name}.png" for name in ("cover", "planes", "axial-t1gd", "axial-flair")

@@ -23,7 +23,14 @@ from inference import manifest
 from inference.manifest import Manifest
 from inference.note_codes import NOTE_CODES
 from node import encode, findings, measuring
-from node.cases import AssembledCase, AssembledSeries, ClosedBy, EncodedObject, ReceivedInstance
+from node.cases import (
+    AssembledCase,
+    AssembledSeries,
+    ClosedBy,
+    EncodedObject,
+    ObjectKind,
+    ReceivedInstance,
+)
 from node.encode import encode_case, encode_pictures, encode_report, series_description
 from node.spool import Spool
 from node.uids import derived_uid
@@ -274,7 +281,7 @@ def test_the_report_refers_to_the_segmentation_and_to_every_input_once(
     report = report_of(case, label_map, spool)
     ds = pydicom.dcmread(file_of(report, spool))
     uid = partial(derived_uid, CASE_ID, MODEL.weights_sha256)
-    assert (report.path, report.sop_class_uid) == (f"cases/{CASE_ID}/sr.dcm", encode.REPORT)
+    assert (report.path, report.kind) == (f"cases/{CASE_ID}/sr.dcm", ObjectKind.REPORT)
     assert (ds.SOPInstanceUID, ds.SeriesInstanceUID) == (uid("report"), uid("report-series"))
     (study,) = ds.CurrentRequestedProcedureEvidenceSequence
     listed = {
