@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from node import case_commands, model_commands
+from node import case_commands, model_commands, spool_commands
 
 if TYPE_CHECKING:
     from node.settings import Settings
@@ -156,6 +156,18 @@ for _command in case_commands.COMMANDS:
     cases.add_command(_command)
 
 main.add_command(model_commands.model)
+
+
+@main.group()
+@_config
+@click.pass_context
+def spool(ctx: click.Context, config: Path | None) -> None:
+    """Look at the files of the node."""
+    ctx.obj = _settings(config)
+
+
+for _command in spool_commands.COMMANDS:
+    spool.add_command(_command)
 
 
 @main.command()

@@ -23,6 +23,7 @@ from node.cases import AssembledCase, Stage
 from node.errors import AddressUnavailableError
 from node.ledger import Ledger
 from node.settings import Settings
+from node.space import Meter
 from node.spool import Spool
 from node.ticker import Ticker
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _BEAT_S = 1.0
 _LOOK_S = 0.2
 _KEEP_S = 5.0
+_PURGE_S = 10.0
 _DELIVERIES_AT_ONCE = 4
 
 
@@ -53,10 +55,16 @@ def _stop_signal() -> threading.Event:
     return stopping
 
 
-def _open(settings: Settings) -> tuple[Spool, Ledger, Manifest]:
+def open_stores(settings: Settings) -> tuple[Spool, Ledger, Manifest]:
     """Return the spool, the ledger and the model's manifest (its weights are not read)."""
-    spool = Spool(settings.spool.path, free_floor_bytes=settings.spool.free_floor_bytes)
-    return spool, Ledger(settings.ledger_url), manifests.load(settings.model.folder)
+    spool = Spool(
+        settings.spool.path,
+        free_floor_bytes=settings.spool.free_floor_bytes,
+        quota_bytes=settings.spool.quota_bytes,
+    )
+    ledger = Ledger(settings.ledger_url)
+    spool.used_bytes = Meter(ledger)
+    return spool, ledger, manifests.load(settings.model.folder)
 
 
 def _listener(address: str, port: int) -> socket.socket:
@@ -88,10 +96,17 @@ def _beating(
 
 def run_receive(settings: Settings) -> None:
     """Receive instances until told to stop."""
+    from node.receive.reconcile import Reconciliation
     from node.receive.scp import StorageScp
 
     stopping = _stop_signal()
-    spool, ledger, manifest = _open(settings)
+    spool, ledger, manifest = open_stores(settings)
+    Reconciliation(
+        spool,
+        ledger,
+        model_id=manifest.model_id,
+        limit_bytes=settings.receive.max_instance_bytes,
+    ).run()
     scp = StorageScp(settings.receive, spool=spool, ledger=ledger, model_id=manifest.model_id)
     scp.start()
     beat = _beating(ledger, settings, "receive", {"port": scp.port})
@@ -111,7 +126,7 @@ def run_web(settings: Settings) -> None:
     from node.web.app import create_app
 
     stopping = _stop_signal()
-    spool, ledger, manifest = _open(settings)
+    spool, ledger, manifest = open_stores(settings)
     housekeeper = Housekeeper(
         PredictionQueue(ledger.engine),
         spool,
@@ -149,9 +164,10 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
     from node.closing import Closer
     from node.jobs import Jobs
     from node.pipeline import Parts
+    from node.retention import Purger
 
     stopping = _stop_signal()
-    spool, ledger, manifest = _open(settings)
+    spool, ledger, manifest = open_stores(settings)
     parts = Parts(
         settings=settings, ledger=ledger, spool=spool, manifest=manifest, boundary=boundary
     )
@@ -163,11 +179,13 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
     worker, sweeper = _worker(parts, "work", queues)
     jobs = Jobs(settings.jobs_url)
     closer = Closer(parts, jobs)
+    purger = Purger(ledger, spool, settings.retention, settings.destinations)
     tickers = [
         _beating(ledger, settings, "work"),
         sweeper,
         Ticker("closer", settings.assemble.poll_s, closer.look),
         Ticker("tender", settings.jobs.sweep_s, closer.tend),
+        Ticker("purger", _PURGE_S, purger.look),
     ]
     for ticker in tickers[1:]:
         ticker.start()
@@ -188,7 +206,7 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
     from node.turns import Turns
 
     stopping = _stop_signal()
-    spool, ledger, manifest = _open(settings)
+    spool, ledger, manifest = open_stores(settings)
     model = models.load(
         manifest,
         device=settings.model.device,

@@ -123,6 +123,8 @@ def _print_end(row: CaseRow) -> None:
 
     series_table.show_findings(row.summary or {})
     series_table.show_volumes(row.summary or {})
+    if row.purged_at is not None:
+        click.echo(f"  files deleted {row.purged_at:%F %T}")
     if row.code:
         click.secho(f"  {row.code}: {row.sentence}", fg="red")
         click.echo(f"  -> {row.advice}")

@@ -69,6 +69,12 @@ FINAL = (
     CaseState.CANCELLED,
     CaseState.SUPERSEDED,
 )
+NEEDING_INSTANCES = (
+    CaseState.RECEIVING,
+    CaseState.COMPLETE,
+    CaseState.ASSEMBLED,
+    CaseState.SEGMENTED,
+)
 _STOPPABLE = {CaseState.REJECTED, CaseState.FAILED, CaseState.CANCELLED, CaseState.SUPERSEDED}
 _RESUMABLE = frozenset({CaseState.RECEIVING, *WORKING, CaseState.HELD, CaseState.SUPERSEDED})
 

@@ -170,7 +170,7 @@ class Closer:
         wanted = _members(decision.case.series)
         earlier = self._ledger.earlier_revisions(row)
         return any(
-            _members(self._ledger.assembled(one.case_id).series) == wanted
+            self._ledger.members(one.case_id) == wanted
             for one in earlier
             if one.state in (*WORKING, CaseState.HELD, CaseState.DELIVERED)
         )

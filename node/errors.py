@@ -27,6 +27,36 @@ class SpoolFullError(NodeError):
     advice = "Free space on the spool's disk; receiving starts again by itself."
 
 
+class SpoolQuotaError(SpoolFullError):
+    code = "SPOOL_QUOTA"
+    sentence = "the spool holds {used_bytes} bytes, the quota is {quota_bytes}"
+    advice = "Raise [spool] quota_bytes or shorten [retention]; receiving starts again by itself."
+
+
+class SpoolAbsentError(NodeError):
+    code = "SPOOL_ABSENT"
+    sentence = "the ledger knows {count} instances and none of their files is in the spool"
+    advice = "Mount the spool's disk; if it is lost, run `neuroseg spool check --repair`."
+
+
+class InstanceLostError(NodeError):
+    code = "SPOOL_INSTANCE_LOST"
+    sentence = "files of the study are missing or damaged in the spool: {count}"
+    advice = "Send the study again, and check the spool's disk."
+
+
+class ResultLostError(NodeError):
+    code = "SPOOL_RESULT_LOST"
+    sentence = "files of the result are missing or damaged in the spool: {count}"
+    advice = "Retry the case, which makes them anew, and check the spool's disk."
+
+
+class CasePurgedError(NodeError):
+    code = "CASE_PURGED"
+    sentence = "the files of the case were deleted"
+    advice = "Send the study again; [retention] says how long files are kept."
+
+
 class InstanceUnreadableError(NodeError):
     code = "INSTANCE_UNREADABLE"
     sentence = "the instance cannot be accepted: {reason}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,13 +29,22 @@ from node.cases import (
     Stage,
 )
 from node.errors import InstanceConflictError
-from node.moving import CaseMoves, held_words
+from node.filing import CaseFiles
+from node.moving import held_words
 from node.rows import CaseRow
 
 _case = tables.case
 
 
-class Ledger(CaseMoves):
+class Recorded(StrEnum):
+    """What became of an instance: a new row, none as it is there, none as its content differs."""
+
+    NEW = "new"
+    KNOWN = "known"
+    CONFLICT = "conflict"
+
+
+class Ledger(CaseFiles):
     """The node's database, for the roles that write to it."""
 
     # -- receiving ---------------------------------------------------------------------------
@@ -47,22 +57,47 @@ class Ledger(CaseMoves):
         InstanceConflictError
             The SOP Instance UID is known with other content.
         """
-        seconds = instance.received_at.timestamp()
-        values = {**asdict(instance), "received_at": seconds}
+        (recorded,) = self.record_instances([instance], model_id=model_id)
+        if recorded is Recorded.CONFLICT:
+            raise InstanceConflictError
+        return recorded is Recorded.NEW
+
+    def record_instances(
+        self, instances: Sequence[ReceivedInstance], *, model_id: str
+    ) -> list[Recorded]:
+        """Add instances in one transaction; return what became of each, in their order."""
         table = tables.instance
+        uids = [one.sop_instance_uid for one in instances]
         with self._engine.begin() as connection:
-            known = connection.execute(
-                sa.select(table.c.sha256).where(
-                    table.c.sop_instance_uid == instance.sop_instance_uid
+            known: dict[str, str] = {
+                row.sop_instance_uid: row.sha256
+                for row in connection.execute(
+                    sa.select(table.c.sop_instance_uid, table.c.sha256).where(
+                        table.c.sop_instance_uid.in_(uids)
+                    )
                 )
-            ).scalar()
-            if known is not None:
-                if known != instance.sha256:
-                    raise InstanceConflictError
-                return False
-            connection.execute(table.insert().values(values))
-            self._touch_case(connection, instance.study_instance_uid, model_id, seconds)
-        return True
+            }
+            found = [_recorded(one, known) for one in instances]
+            new = [
+                one
+                for one, recorded in zip(instances, found, strict=True)
+                if recorded is Recorded.NEW
+            ]
+            if new:
+                self._add(connection, new, model_id)
+        return found
+
+    def _add(
+        self, connection: Connection, instances: Sequence[ReceivedInstance], model_id: str
+    ) -> None:
+        rows = [{**asdict(one), "received_at": one.received_at.timestamp()} for one in instances]
+        connection.execute(tables.instance.insert(), rows)
+        latest: dict[str, float] = {}
+        for row in rows:
+            study = row["study_instance_uid"]
+            latest[study] = max(row["received_at"], latest.get(study, 0.0))
+        for study, seconds in sorted(latest.items()):  # one order: two processes never cross
+            self._touch_case(connection, study, model_id, seconds)
 
     def _touch_case(self, connection: Connection, study: str, model_id: str, now: float) -> None:
         newest = connection.execute(
@@ -263,3 +298,12 @@ class Ledger(CaseMoves):
             ).rowcount
             if not found:
                 connection.execute(table.insert().values(executor_id=executor_id, **values))
+
+
+def _recorded(instance: ReceivedInstance, known: dict[str, str]) -> Recorded:
+    """Compare an instance with those that are known by digest, to which it is added."""
+    digest = known.get(instance.sop_instance_uid)
+    if digest is not None:
+        return Recorded.KNOWN if digest == instance.sha256 else Recorded.CONFLICT
+    known[instance.sop_instance_uid] = instance.sha256
+    return Recorded.NEW

@@ -61,6 +61,7 @@ KEYS = frozenset(
         "free_bytes",
         "signal",
         "path_count",
+        "path",
     }
 )
 

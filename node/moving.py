@@ -11,9 +11,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from node import tables
-from node.cases import CaseState, Ending, check_move
+from node.cases import FINAL, CaseState, Ending, check_move
 from node.disposition import ending_of
-from node.errors import CaseNotHeldError, CaseOvertakenError, ResultHeldError
+from node.errors import (
+    CaseNotHeldError,
+    CaseOvertakenError,
+    CasePurgedError,
+    ResultHeldError,
+)
 from node.rows import CaseRow
 from node.steering import REOPENED, CaseSteering
 
@@ -33,6 +38,8 @@ class CaseMoves(CaseSteering):
             The table in `node.cases` does not allow the move.
         CaseUnknownError
             There is no such case.
+        CasePurgedError
+            It would be worked on again, and its files were deleted.
         """
         with self._engine.begin() as connection:
             self._move(connection, case_id, wanted, values)
@@ -63,6 +70,8 @@ class CaseMoves(CaseSteering):
         if current == wanted:
             return
         check_move(CaseState(current), wanted)
+        if found.purged_at is not None and wanted not in FINAL:
+            raise CasePurgedError
         connection.execute(
             _case.update()
             .where(_case.c.case_id == case_id)

@@ -179,6 +179,7 @@ class Pipeline:
         attempt_id = self._ledger.begin_attempt(job.case_id, job.stage, job.destination or None)
         try:
             self._work[job.stage](row, job)
+            self._ledger.note_folder(job.case_id, self._parts.spool.case_bytes(job.case_id))
         except Exception as error:  # noqa: BLE001 - one stage of one case; its neighbours go on
             if isinstance(error, (PredictionStoppedError, CaseOvertakenError)):
                 return self._stopped(job, attempt_id, error)

@@ -22,7 +22,7 @@ from node.cases import (
     ReceivedInstance,
     SeriesDecision,
 )
-from node.errors import CaseUnknownError
+from node.errors import CaseUnknownError, InstanceLostError
 from node.rows import AttemptRow, CaseRow, WorkerRow
 
 T = TypeVar("T")
@@ -57,12 +57,17 @@ class LedgerReader:
 
     def digest_of(self, sop_instance_uid: str) -> str | None:
         """Return the digest of a stored instance, None when there is none."""
-        column = tables.instance.c.sha256
+        return self._of_instance(tables.instance.c.sha256, sop_instance_uid)
+
+    def path_of(self, sop_instance_uid: str) -> str | None:
+        """Return where a stored instance lies in the spool, None when there is none."""
+        return self._of_instance(tables.instance.c.path, sop_instance_uid)
+
+    def _of_instance(self, column: sa.Column[str], sop_instance_uid: str) -> str | None:
         with self._reading() as connection:
-            digest: str | None = connection.execute(
+            return connection.execute(
                 sa.select(column).where(tables.instance.c.sop_instance_uid == sop_instance_uid)
             ).scalar()
-        return digest
 
     def workers(self) -> list[WorkerRow]:
         """Return every process that ever beat, with the time since."""
@@ -142,7 +147,15 @@ class LedgerReader:
         return int(counts[0]), int(counts[1])
 
     def assembled(self, case_id: str) -> AssembledCase:
-        """Return a closed case with the instances that it was closed with."""
+        """Return a closed case with the instances that it was closed with.
+
+        Raises
+        ------
+        InstanceLostError
+            Some of them are no longer there.
+        CaseUnknownError
+            There is no such case, or it was not closed.
+        """
         row = self.case(case_id)
         own, table = tables.case_instance, tables.instance
         by_role: dict[str, list[ReceivedInstance]] = {}
@@ -158,6 +171,8 @@ class LedgerReader:
         part_of = {one.role: one.part for one in self.decisions(case_id) if one.role is not None}
         if not by_role or row.closed_by is None or row.reference_role is None:
             raise CaseUnknownError
+        if lost := len(self.members(case_id)) - sum(map(len, by_role.values())):
+            raise InstanceLostError(count=lost)
         series = tuple(
             AssembledSeries(
                 series_instance_uid=many[0].series_instance_uid,
@@ -174,6 +189,25 @@ class LedgerReader:
             reference_role=row.reference_role,
             closed_by=row.closed_by,
         )
+
+    def members(self, case_id: str) -> set[tuple[Role, str, str]]:
+        """Return role, part and SOP Instance UID of what a case was closed with."""
+        own = tables.case_instance
+        part_of = {one.role: one.part for one in self.decisions(case_id) if one.role is not None}
+        with self._reading() as connection:
+            found = connection.execute(sa.select(own).where(own.c.case_id == case_id))
+            return {(row.role, part_of[row.role], row.sop_instance_uid) for row in found}
+
+    def spool_bytes(self) -> int:
+        """Return how much there is in the spool: instances, cases' folders, uploads."""
+        columns = (
+            tables.instance.c.byte_count,
+            tables.case.c.folder_bytes,
+            tables.prediction.c.byte_count,
+        )
+        sums = [sa.select(sa.func.coalesce(sa.func.sum(one), 0)) for one in columns]
+        with self._reading() as connection:
+            return sum(int(connection.execute(one).scalar_one()) for one in sums)
 
     def decisions(self, case_id: str) -> list[SeriesDecision]:
         """Return what each series of the study was taken for."""

@@ -26,7 +26,9 @@ class CaseRow:
     """A case as the ledger knows it; times are aware UTC, `summary` is what the page shows.
 
     `run` counts how often an operator had it started again, so that its jobs get new names;
-    `released_at` is when the last association that brought instances of it was released.
+    `released_at` is when the last association that brought instances of it was released;
+    `purged_at` is when its files were given up for deletion, `volumes_purged_at` when only those
+    that it was worked out with were.
     """
 
     case_id: str
@@ -49,6 +51,9 @@ class CaseRow:
     resume_state: CaseState | None
     run: int
     summary: dict[str, Any] | None
+    folder_bytes: int = 0
+    volumes_purged_at: datetime | None = None
+    purged_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,7 @@ def _valid_ae_title(value: str) -> str:
 AeTitle = Annotated[str, AfterValidator(_valid_ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
+Days = Annotated[float, Field(ge=0)]
 
 
 class _Branch(BaseModel):
@@ -83,6 +84,19 @@ class Spool(_Branch):
 
     path: Path = Path("var")
     free_floor_bytes: int = Field(default=2 * 2**30, ge=0)
+    quota_bytes: int = Field(default=0, ge=0)
+
+
+class Retention(_Branch):
+    """How many days files are kept after a case has reached a final state; 0: for ever."""
+
+    volumes_days: Days = 2.0
+    delivered_days: Days = 30.0
+    superseded_days: Days = 30.0
+    cancelled_days: Days = 30.0
+    rejected_days: Days = 90.0
+    failed_days: Days = 180.0
+    make_room: bool = False
 
 
 class SeriesCondition(_Branch):
@@ -298,6 +312,7 @@ class Settings(BaseSettings):
     receive: Receive = Receive()
     web: Web = Web()
     spool: Spool = Spool()
+    retention: Retention = Retention()
     assemble: Assemble = Assemble()
     source: Source = Source()
     geometry: Geometry = Geometry()

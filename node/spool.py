@@ -3,22 +3,29 @@
 Layout below the spool's root; every name is our own, none comes from a peer::
 
     incoming/<uuid>.part                      being written, swept at start
-    instances/<study key>/<instance key>.dcm  as received
+    instances/<study key>/<instance key>.dcm  as received; no such name is ever used twice
     cases/<case id>/                          volumes, label map, SEG, preview
     predictions/<prediction id>/              an uploaded file and its answer
+    quarantine/                               what belongs to nothing, each with its reason beside
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
-from node.errors import SpoolFullError
+from node.errors import SpoolFullError, SpoolQuotaError
 
+INSTANCES, CASES, QUARANTINE = "instances", "cases", "quarantine"
+_ABANDONED_S: Final = 3600.0
 _REMEMBERED_FOLDERS = 1000  # one more sync now and then, instead of a list that grows for ever
 
 
@@ -44,17 +51,21 @@ class Spool:
         Created with its sub-folders when absent.
     free_floor_bytes : int
         `check_space` refuses below it.
+    quota_bytes : int
+        `check_space` refuses above it; 0: no quota.
     """
 
-    def __init__(self, root: Path, *, free_floor_bytes: int = 0) -> None:
+    def __init__(self, root: Path, *, free_floor_bytes: int = 0, quota_bytes: int = 0) -> None:
         self.root = root.absolute()
         self.free_floor_bytes = free_floor_bytes
+        self.quota_bytes = quota_bytes
+        self.used_bytes: Callable[[], int] = lambda: 0  # `node.space` knows
         self._incoming = self.root / "incoming"
         self._durable_folders: set[Path] = set()
         self._predictions = self.root / "predictions"
         for folder in (
             *(self._incoming, self._predictions),
-            *(self.root / "instances", self.root / "cases"),
+            *(self.root / INSTANCES, self.root / CASES, self.root / QUARANTINE),
         ):
             folder.mkdir(parents=True, exist_ok=True)
         sync_folder(self.root)
@@ -64,42 +75,52 @@ class Spool:
         return shutil.disk_usage(self.root).free
 
     def check_space(self, wanted_bytes: int = 0) -> None:
-        """Raise `SpoolFullError` when less than the floor would be free beside what is wanted."""
+        """Refuse what would leave less than the floor free, or exceed the quota.
+
+        Raises
+        ------
+        SpoolFullError
+            As one of it, `SpoolQuotaError`, where it is the quota.
+        """
         free = self.free_bytes() - wanted_bytes
         if free < self.free_floor_bytes:
             raise SpoolFullError(free_bytes=free, floor_bytes=self.free_floor_bytes)
+        if not self.quota_bytes:
+            return
+        used = self.used_bytes() + wanted_bytes
+        if used >= self.quota_bytes:
+            raise SpoolQuotaError(used_bytes=used, quota_bytes=self.quota_bytes)
+
+    def has_space(self, wanted_bytes: int = 0) -> bool:
+        """Say whether `check_space` would let something in."""
+        try:
+            self.check_space(wanted_bytes)
+        except SpoolFullError:
+            return False
+        return True
 
     def new_part(self) -> Path:
         """Return a fresh temporary name; the file does not exist yet."""
         return self._incoming / f"{uuid.uuid4().hex}.part"
 
-    def sweep_parts(self) -> int:
-        """Delete what an earlier process left half written; return how many files.
+    def instance_name(self, *, study_instance_uid: str, sop_instance_uid: str, sha256: str) -> str:
+        """Return a relative path for an instance that no file has or ever had.
 
-        Only the receiver calls it, before it listens: nothing unacknowledged is worth keeping.
+        So whoever deletes a file by its name never meets one that arrived meanwhile.
         """
-        parts = list(self._incoming.glob("*.part"))
-        for part in parts:
-            part.unlink(missing_ok=True)
-        return len(parts)
+        name = f"{_key(sop_instance_uid, 32)}-{sha256[:16]}-{uuid.uuid4().hex[:8]}.dcm"
+        return f"{INSTANCES}/{_key(study_instance_uid, 16)}/{name}"
 
-    def keep_instance(
-        self, part: Path, *, study_instance_uid: str, sop_instance_uid: str, sha256: str
-    ) -> str:
-        """Make a complete and synced temporary file an instance; return its relative path.
-
-        The digest is part of the name, so that another content never replaces this one.
-        """
-        relative = (
-            Path("instances")
-            / _key(study_instance_uid, 16)
-            / f"{_key(sop_instance_uid, 32)}-{sha256[:16]}.dcm"
-        )
+    def keep_instance(self, part: Path, relative: str) -> Path:
+        """Make a complete and synced temporary file an instance; return its folder, not synced."""
         final = self.root / relative
         self._ensure_folder(final.parent)
-        part.rename(final)
-        sync_folder(final.parent)
-        return str(relative)
+        try:
+            part.rename(final)
+        except FileNotFoundError:  # a purge was faster and has removed the empty folder
+            self._ensure_folder(final.parent)
+            part.rename(final)
+        return final.parent
 
     def instance_path(self, relative: str) -> Path:
         """Return where an instance of the ledger lies."""
@@ -107,7 +128,7 @@ class Spool:
 
     def case_folder(self, case_id: str) -> Path:
         """Return the folder of a case, created when absent."""
-        folder = self.root / "cases" / case_id
+        folder = self.root / CASES / case_id
         self._ensure_folder(folder)
         return folder
 
@@ -148,9 +169,93 @@ class Spool:
             self._durable_folders.clear()
         self._durable_folders.add(folder)
 
+    # -- what lies there ---------------------------------------------------------------------
+
+    def parts(self, *, older_than_s: float = 0.0) -> list[Path]:
+        """Return what was left half written, here and in the folders of cases.
+
+        There other processes may be writing at this moment, so that only what nobody has touched
+        for an hour is left over.
+        """
+        found = [(one, older_than_s) for one in self._incoming.glob("*.part")]
+        in_cases = (self.root / CASES).glob("*/.*.part*")
+        found += [(one, max(older_than_s, _ABANDONED_S)) for one in in_cases]
+        return [one for one, age_s in found if self.age_s(one) >= age_s]
+
+    @staticmethod
+    def age_s(path: Path) -> float:
+        """Return the time since a file was written to; less than nothing when it is gone."""
+        try:
+            return time.time() - path.stat().st_mtime
+        except FileNotFoundError:
+            return -1.0
+
+    def instance_files(self) -> Iterator[tuple[str, int]]:
+        """Yield relative path and size of whatever lies where instances do; -1 for no file."""
+        for study in os.scandir(self.root / INSTANCES):
+            inside = os.scandir(study) if study.is_dir(follow_symlinks=False) else [study]
+            for one in inside:
+                is_file = one.is_file(follow_symlinks=False)
+                relative = (
+                    os.path.relpath(one.path, self.root)
+                    if inside == [study]
+                    else (f"{INSTANCES}/{study.name}/{one.name}")
+                )
+                with suppress(FileNotFoundError):
+                    yield relative, one.stat().st_size if is_file else -1
+
+    def case_ids(self) -> list[str]:
+        """Return the names in the folder of the cases."""
+        return [one.name for one in os.scandir(self.root / CASES)]
+
+    def case_bytes(self, case_id: str) -> int:
+        """Return how much a case's folder holds."""
+        total = 0
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for one in os.scandir(self.root / CASES / case_id):
+                with suppress(FileNotFoundError):
+                    total += one.stat().st_size
+        return total
+
+    def working_files(self, case_id: str) -> list[str]:
+        """Return the relative paths of the volumes that a case's result was worked out with."""
+        folder = self.root / CASES / case_id
+        found = [*folder.glob("*.nii"), *folder.glob("channels.nii.gz")]
+        return [str(one.relative_to(self.root)) for one in found]
+
+    # -- what goes ---------------------------------------------------------------------------
+
+    def quarantine(self, relative: str, *, code: str, reason: str) -> None:
+        """Put away what belongs to nothing, with the reason in a file beside it."""
+        path, folder = self.root / relative, self.root / QUARANTINE
+        name = f"{uuid.uuid4().hex[:8]}-{relative.replace('/', '-')}"
+        note = {"path": relative, "code": code, "reason": reason, "at": time.time()}
+        text = json.dumps(note, indent=1)
+        self.publish(folder / f"{name}.json", lambda part: part.write_text(text, encoding="utf-8"))
+        path.rename(folder / name)
+        for changed in (folder, path.parent):
+            sync_folder(changed)
+
+    def delete(self, relatives: Iterable[str]) -> None:
+        """Delete files and folders durably; what is gone already is none."""
+        folders = set()
+        for relative in relatives:
+            path = self.root / relative
+            folders.add(path.parent)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        for folder in folders:
+            with suppress(FileNotFoundError):
+                sync_folder(folder)
+            if folder.parent == self.root / INSTANCES:
+                with suppress(OSError):  # other instances of the study are there
+                    folder.rmdir()
+
     def sweep_case(self, case_id: str) -> None:
         """Delete what a dead process left half written in a case's folder."""
-        for part in (self.root / "cases" / case_id).glob(".*.part*"):
+        for part in (self.root / CASES / case_id).glob(".*.part*"):
             part.unlink(missing_ok=True)
 
     def publish(self, final: Path, write: Callable[[Path], object]) -> None:

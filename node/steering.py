@@ -20,6 +20,7 @@ from node import tables, uids
 from node.cases import WORKING, CaseState, SeriesDecision
 from node.errors import (
     CaseNotOpenError,
+    CasePurgedError,
     CaseUnknownError,
     RoleUnknownError,
     SeriesTakenError,
@@ -124,6 +125,8 @@ class CaseSteering(LedgerReader):
             There is no such case.
         CaseNotOpenError
             It is being worked on, or is not the newest revision.
+        CasePurgedError
+            Its files were deleted.
         RoleUnknownError, SeriesUnknownError, SeriesTakenError
             The choice itself cannot be.
         """
@@ -159,6 +162,8 @@ class CaseSteering(LedgerReader):
         ).scalar_one()
         if row.revision != newest or row.state in WORKING:
             raise CaseNotOpenError(state=row.state, expected="the newest revision, open or ended")
+        if row.purged_at is not None:
+            raise CasePurgedError
 
     @staticmethod
     def _check_series(

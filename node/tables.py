@@ -59,7 +59,15 @@ case = sa.Table(
     sa.Column("resume_state", sa.String(16)),
     sa.Column("run", sa.Integer, nullable=False, default=1),
     sa.Column("summary", sa.JSON),
+    sa.Column("folder_bytes", sa.BigInteger, nullable=False, default=0),
+    sa.Column("volumes_purged_at", sa.Float),
+    sa.Column("purged_at", sa.Float),
     sa.UniqueConstraint("study_instance_uid", "model_id", "revision"),
+)
+doomed_file = sa.Table(
+    "doomed_file",
+    metadata,
+    sa.Column("path", sa.String(200), primary_key=True),
 )
 case_series = sa.Table(
     "case_series",

@@ -19,6 +19,8 @@ from pynetdicom.dsutils import encode
 
 from node import settings
 from node.ledger import Ledger
+from node.receive.instance import Intake, Offer
+from node.receive.reconcile import Reconciliation
 from node.receive.scp import StorageScp
 from node.spool import Spool
 
@@ -41,6 +43,8 @@ class Door:
             ledger=self.ledger,
             model_id=MODEL_ID,
         )
+        limit_bytes = settings.Receive.model_validate(values).max_instance_bytes
+        Reconciliation(self.spool, self.ledger, model_id=MODEL_ID, limit_bytes=limit_bytes).run()
         self.scp.start()
 
     @property
@@ -111,6 +115,19 @@ def encoded(
     if data is None:
         raise ValueError("pydicom cannot encode this data set")
     return data
+
+
+def take_in(intake: Intake, ds: Dataset) -> None:
+    """Have a data set received without any network."""
+    offer = Offer(
+        sop_class_uid=ds.SOPClassUID,
+        sop_instance_uid=ds.SOPInstanceUID,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        calling_ae_title="PEER",
+    )
+    incoming = intake.begin(offer)
+    incoming.write(encoded(ds))
+    intake.keep(incoming)
 
 
 class AbortedError(Exception):

@@ -61,6 +61,7 @@ _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
 _PDV_OVERHEAD = 6  # item length, context id and message control header count as the PDU's content
 _AE_TITLE_LENGTH = 16
 _VERIFICATION = "1.2.840.10008.1.1"
+_LOCAL_LIMIT_EXCEEDED = 2, 3, 2  # PS3.8 Table 9-21: transient, by the presentation layer
 
 
 def status_of(error: NodeError) -> Status:
@@ -300,6 +301,25 @@ class StoreAssociation(Association):
         self.network_timeout = ae.network_timeout
         self.set_socket(WaitingSocket(self, connection, pdu_timeout_s=ae.network_timeout))
         self.bind(evt.EVT_REJECTED, _log_rejection)
+        self.bind(evt.EVT_REQUESTED, self._turn_away)
+
+    def _turn_away(self, event: evt.Event) -> None:
+        """Reject a peer that wants to store while there is no room; one that verifies may.
+
+        Every sender's own retry handles a transient rejection like A700, and nobody sends a
+        thousand images to have each refused (PS3.8 9.3.4: local limit exceeded).
+        """
+        del event
+        request = self.requestor.primitive
+        offered = request.presentation_context_definition_list if request is not None else []
+        if {one.abstract_syntax for one in offered} <= {_VERIFICATION}:
+            return
+        try:
+            self._intake.check_space()
+        except NodeError as error:
+            logs.get().warning("association.rejected", code=error.code, reason=str(error))
+            self.acse.send_reject(*_LOCAL_LIMIT_EXCEEDED)
+            self.kill()
 
     def run_reactor(self) -> None:
         """Serve the peer until the association ends, however it ends."""

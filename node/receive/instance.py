@@ -10,31 +10,26 @@ import hashlib
 import mmap
 import os
 import struct
-import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from node.cases import ReceivedInstance
 from node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import (
-    InstanceConflictError,
     InstanceMismatchError,
     InstanceTooLargeError,
-    LedgerUnavailableError,
     SpoolUnwritableError,
 )
 from node.ledger import Ledger
+from node.receive.commit import GroupCommit, in_the_ledger, on_the_spool
 from node.receive.dataset import Identifiers, read_identifiers
 from node.spool import Spool
 
 _PREAMBLE = bytes(128) + b"DICM"
 _WRITE_BLOCK = 2**18
-_TURN_S = 30.0  # how long an instance waits for the ledger; senders give up after about a minute
 
 _META_VERSION = b"\0\1"
 _SHORT_META = struct.Struct("<HH2sH")
@@ -98,7 +93,7 @@ class IncomingInstance:
         self._digest = hashlib.sha256(offer.transfer_syntax_uid.encode("ascii"))
         meta = file_meta(offer)
         self._start = len(meta)
-        with _on_the_spool():
+        with on_the_spool():
             self._file = part.open("xb+", buffering=_WRITE_BLOCK)
             self._file.write(meta)
 
@@ -116,11 +111,11 @@ class IncomingInstance:
         if self.byte_count > self._limit_bytes:
             raise InstanceTooLargeError(limit_bytes=self._limit_bytes)
         self._digest.update(fragment)
-        with _on_the_spool():
+        with on_the_spool():
             self._file.write(fragment)
 
-    def finish(self) -> tuple[Path, Identifiers, str]:
-        """Return the file, which is synced and whole, its identifiers and its digest.
+    def finish(self) -> tuple[Identifiers, str]:
+        """Return identifiers and digest of the data set, which is whole; it is not synced yet.
 
         Raises
         ------
@@ -131,7 +126,7 @@ class IncomingInstance:
         SpoolUnwritableError
             The file system refuses.
         """
-        with _on_the_spool():
+        with on_the_spool():
             self._file.flush()
             with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 identifiers = read_identifiers(
@@ -144,10 +139,19 @@ class IncomingInstance:
             raise InstanceMismatchError(keyword="SOPClassUID")
         if identifiers.sop_instance_uid != self.offer.sop_instance_uid:
             raise InstanceMismatchError(keyword="SOPInstanceUID")
-        with _on_the_spool():
+        return identifiers, self._digest.hexdigest()
+
+    def keep(self, spool: Spool, relative: str) -> Path:
+        """Give the file its name, sync it and return its folder, whose sync remains to be done.
+
+        The name comes first: journalling file systems then make file and name durable in one go,
+        and a file that a power cut has torn under its name has no row.
+        """
+        with on_the_spool():
+            folder = spool.keep_instance(self._part, relative)
             os.fsync(self._file.fileno())
             self._file.close()
-        return self._part, identifiers, self._digest.hexdigest()
+        return folder
 
     def discard(self) -> None:
         """Leave nothing behind; nothing happens to an instance that was kept."""
@@ -174,24 +178,33 @@ class Intake:
 
     def __init__(self, spool: Spool, ledger: Ledger, *, model_id: str, limit_bytes: int) -> None:
         self._spool = spool
-        self._ledger = ledger
-        self._model_id = model_id
         self._limit_bytes = limit_bytes
-        # The threads of one process queue here rather than in the database's busy loop.
-        self._turn = threading.Lock()
+        self._commit = GroupCommit(spool, ledger, model_id=model_id)
+
+    def check_space(self) -> None:
+        """Refuse what there is no room for.
+
+        Raises
+        ------
+        SpoolFullError
+            Less than the floor is free, or the quota is used up.
+        SpoolUnwritableError, LedgerUnavailableError
+            It cannot be told.
+        """
+        with on_the_spool(), in_the_ledger():
+            self._spool.check_space()
 
     def begin(self, offer: Offer) -> IncomingInstance:
         """Return a place for an instance's data set.
 
         Raises
         ------
-        SpoolFullError
-            Less than the floor is free.
+        SpoolFullError, LedgerUnavailableError
+            See `check_space`.
         SpoolUnwritableError
             The file system refuses.
         """
-        with _on_the_spool():
-            self._spool.check_space()
+        self.check_space()
         return IncomingInstance(offer, self._spool.new_part(), limit_bytes=self._limit_bytes)
 
     def keep(self, incoming: IncomingInstance) -> str:
@@ -210,16 +223,14 @@ class Intake:
             See `IncomingInstance.finish`.
         """
         try:
-            part, identifiers, sha256 = incoming.finish()
-            with self._own_turn():
-                with _on_the_spool():
-                    path = self._spool.keep_instance(
-                        part,
-                        study_instance_uid=identifiers.study_instance_uid,
-                        sop_instance_uid=identifiers.sop_instance_uid,
-                        sha256=sha256,
-                    )
-                self._record(incoming, identifiers, path, sha256)
+            identifiers, sha256 = incoming.finish()
+            instance = self._instance(incoming, identifiers, sha256)
+            try:
+                folder = incoming.keep(self._spool, instance.path)
+            except SpoolUnwritableError:
+                self._commit.remove(instance)
+                raise
+            self._commit.keep(instance, folder)
         finally:
             incoming.discard()
         return identifiers.study_instance_uid
@@ -232,64 +243,25 @@ class Intake:
         LedgerUnavailableError
             The database refuses; the hint is lost, and the quiet period decides without it.
         """
-        with self._own_turn(), _in_the_ledger():
-            self._ledger.record_release(
-                study_instance_uids, model_id=self._model_id, released_at=datetime.now(UTC)
-            )
+        self._commit.released(study_instance_uids)
 
-    @contextmanager
-    def _own_turn(self) -> Iterator[None]:
-        if not self._turn.acquire(timeout=_TURN_S):
-            raise LedgerUnavailableError(kind="busy")
-        try:
-            yield
-        finally:
-            self._turn.release()
-
-    def _record(
-        self, incoming: IncomingInstance, identifiers: Identifiers, path: str, sha256: str
-    ) -> None:
+    def _instance(
+        self, incoming: IncomingInstance, identifiers: Identifiers, sha256: str
+    ) -> ReceivedInstance:
         offer = incoming.offer
-        instance = ReceivedInstance(
+        return ReceivedInstance(
             study_instance_uid=identifiers.study_instance_uid,
             series_instance_uid=identifiers.series_instance_uid,
             sop_class_uid=identifiers.sop_class_uid,
             sop_instance_uid=identifiers.sop_instance_uid,
             transfer_syntax_uid=offer.transfer_syntax_uid,
             calling_ae_title=offer.calling_ae_title,
-            path=path,
+            path=self._spool.instance_name(
+                study_instance_uid=identifiers.study_instance_uid,
+                sop_instance_uid=identifiers.sop_instance_uid,
+                sha256=sha256,
+            ),
             byte_count=incoming.byte_count,
             sha256=sha256,
             received_at=datetime.now(UTC),
         )
-        try:
-            with _in_the_ledger():
-                self._ledger.record_instance(instance, model_id=self._model_id)
-        except (LedgerUnavailableError, InstanceConflictError):
-            self._take_back(instance)
-            raise
-
-    def _take_back(self, instance: ReceivedInstance) -> None:
-        """Remove the file of a row that was not written; keep it where that is not certain.
-
-        The digest is part of the name: the file of another content is another file.
-        """
-        with suppress(LedgerUnavailableError), _in_the_ledger():
-            if self._ledger.digest_of(instance.sop_instance_uid) != instance.sha256:
-                self._spool.instance_path(instance.path).unlink(missing_ok=True)
-
-
-@contextmanager
-def _on_the_spool() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SpoolUnwritableError(reason=error.strerror or "unknown") from error
-
-
-@contextmanager
-def _in_the_ledger() -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        raise LedgerUnavailableError(kind=type(error).__name__) from error

@@ -134,7 +134,6 @@ class StorageScp:
         self, receive: settings.Receive, *, spool: Spool, ledger: Ledger, model_id: str
     ) -> None:
         self._settings = receive
-        self._spool = spool
         self._intake = Intake(
             spool, ledger, model_id=model_id, limit_bytes=receive.max_instance_bytes
         )
@@ -147,14 +146,13 @@ class StorageScp:
         return self._settings.port if self._server is None else self._server.server_address[1]
 
     def start(self) -> None:
-        """Clear what an earlier process left half written, then listen.
+        """Listen; what an earlier process left behind is `node.receive.reconcile`'s.
 
         Raises
         ------
         AddressUnavailableError
             The address cannot be listened on.
         """
-        swept = self._spool.sweep_parts()
         address = (self._settings.host, self._settings.port)
         try:
             self._server = _Server(self._entity(), address, self._intake)
@@ -167,7 +165,7 @@ class StorageScp:
             target=self._server.serve_forever, args=(_POLL_S,), name="receive", daemon=True
         )
         self._thread.start()
-        logs.get().info("receive.started", port=self.port, path_count=swept)
+        logs.get().info("receive.started", port=self.port)
 
     def stop(self, *, grace_s: float = 5.0) -> None:
         """Stop accepting, let running associations end within `grace_s`, then abort them."""

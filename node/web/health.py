@@ -76,8 +76,7 @@ def read(ledger: LedgerReader, manifest: Manifest, jobs: Jobs, spool: Spool) -> 
         and row.detail is not None
         and row.detail.get("weights_sha256") == manifest.weights_sha256
     ]
-    has_space = spool.free_bytes() >= spool.free_floor_bytes
-    missing = _missing(alive, is_loaded=bool(loaded), has_space=has_space)
+    missing = _missing(alive, is_loaded=bool(loaded), has_space=spool.has_space())
     return Health(
         status="degraded" if missing else "ok",
         model_loaded=bool(loaded),

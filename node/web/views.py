@@ -137,8 +137,9 @@ class CaseView:
     `turnaround_s` is the time from the last image to the last receipt. `received_instances` counts
     what arrived of the study so far, or what the case was closed with. `reason` is why it was
     closed; while it is open, what it waits for stands in `waits_for` instead. `held_for` are the
-    notes that held or hold the result back, `released_at` is when somebody let it go; `progress`
-    is that of the engine while it runs. `volumes` are those of labels, `regions` those of labels
+    notes that held or hold the result back, `released_at` is when somebody let it go, `purged_at`
+    when its files were deleted, `volumes_purged_at` when only the working volumes; `progress` is
+    that of the engine while it runs. `volumes` are those of labels, `regions` those of labels
     taken together, which overlap, `lesions` those of the connected pieces; all of it and more is in
     `measurements`. `uncertainty` and `tta` are as the engine kept them.
     """
@@ -154,6 +155,8 @@ class CaseView:
     opened_at: datetime
     last_received_at: datetime
     updated_at: datetime
+    volumes_purged_at: datetime | None
+    purged_at: datetime | None
     closed_at: datetime | None
     closed_by: str | None
     reason: str
@@ -232,6 +235,7 @@ def _of_row(row: CaseRow) -> dict[str, Any]:
     same = (
         *("case_id", "revision", "run", "model_id", "study_instance_uid", "opened_at"),
         *("last_received_at", "updated_at", "closed_at", "reference_role"),
+        *("volumes_purged_at", "purged_at"),
         *("code", "sentence", "advice", "summary"),
     )
     is_open = row.state is CaseState.RECEIVING

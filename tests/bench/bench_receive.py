@@ -49,11 +49,12 @@ class Measured:
 def write_instances(folder: Path, count: int) -> list[Path]:
     """Write classic MR images of 130 KB, all of one study."""
     study, rng = generate_uid(), np.random.default_rng(0)
+    series = [generate_uid() for _ in range(4)]
     files = []
     for index in range(count):
         ds = Dataset()
         ds.SOPClassUID, ds.SOPInstanceUID = MRImageStorage, generate_uid()
-        ds.StudyInstanceUID, ds.SeriesInstanceUID = study, f"{study}.{index % 4}"[:64]
+        ds.StudyInstanceUID, ds.SeriesInstanceUID = study, series[index % 4]
         ds.PatientName, ds.PatientID, ds.Modality = "Bench^Mark", "BENCH", "MR"
         ds.Rows = ds.Columns = _ROWS
         ds.BitsAllocated = ds.BitsStored = 16

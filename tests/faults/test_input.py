@@ -308,13 +308,36 @@ def test_an_odd_ae_title_is_served_and_leaves_no_trace(
     assert row.calling_ae_title == "?" or row.calling_ae_title not in printed
 
 
-def test_below_the_free_floor_instances_wait_outside(tmp_path: Path) -> None:
-    with Door(tmp_path, free_floor_bytes=2**62) as door, Peer(door.port) as peer:
+def test_below_the_free_floor_instances_wait_outside(door: Door) -> None:
+    with Peer(door.port) as peer:
+        door.spool.free_floor_bytes = 2**62
         answer = peer.store_dataset(make_instance())
         assert answer.status == 0xA700
         assert answer.comment.startswith("SPOOL_FULL")
         assert door.files() == []
         door.spool.free_floor_bytes = 0
+        assert peer.store_dataset(make_instance()).status == 0
+
+
+def test_above_the_quota_instances_wait_outside(door: Door) -> None:
+    door.spool.quota_bytes, door.spool.used_bytes = 3000, door.ledger.spool_bytes
+    with Peer(door.port) as peer:
+        statuses = [peer.store_dataset(make_instance()).status for _ in range(3)]
+        assert statuses == [0, 0, 0xA700]  # each has 2 KB and some
+        door.spool.quota_bytes = 10**6
+        assert peer.store_dataset(make_instance()).status == 0
+
+
+def test_without_room_associations_are_turned_away_and_come_in_again_later(door: Door) -> None:
+    door.spool.free_floor_bytes = 2**62
+    with pytest.raises(AbortedError, match="PDU 3, 00020302"):  # transient, local limit exceeded
+        Peer(door.port).associate()
+    with Peer(door.port, [(VERIFICATION, ("1.2.840.10008.1.2",))]) as peer:
+        assert peer.echo(context_id=1).status == 0
+        peer.release()
+    wait_until(lambda: not _association_threads(), 5, "the threads to end")
+    door.spool.free_floor_bytes = 0
+    with Peer(door.port) as peer:
         assert peer.store_dataset(make_instance()).status == 0
 
 
@@ -565,7 +588,7 @@ def _send_until_killed(port: int, acknowledged: dict[str, bytes]) -> None:
 
 def _check_durable(door: Door, data: bytes) -> None:
     digest = hashlib.sha256(ExplicitVRLittleEndian.encode() + data).hexdigest()
-    file = next(path for path in door.files() if path.stem.endswith(digest[:16]))
+    file = next(path for path in door.files() if digest[:16] in path.stem)
     ds = dcmread(file)
     assert door.stored(ds) == file
     assert file.read_bytes().endswith(data)

@@ -43,12 +43,12 @@ def received(path: Path, spool: Spool) -> ReceivedInstance:
     content = path.read_bytes()
     part, digest = spool.new_part(), hashlib.sha256(content).hexdigest()
     part.write_bytes(content)
-    kept = spool.keep_instance(
-        part,
+    name = spool.instance_name(
         study_instance_uid=ds.StudyInstanceUID,
         sop_instance_uid=ds.SOPInstanceUID,
         sha256=digest,
     )
+    spool.keep_instance(part, name)
     return ReceivedInstance(
         study_instance_uid=ds.StudyInstanceUID,
         series_instance_uid=ds.SeriesInstanceUID,
@@ -56,7 +56,7 @@ def received(path: Path, spool: Spool) -> ReceivedInstance:
         sop_instance_uid=ds.SOPInstanceUID,
         transfer_syntax_uid=ds.file_meta.TransferSyntaxUID,
         calling_ae_title="SENDER",
-        path=kept,
+        path=name,
         byte_count=len(content),
         sha256=digest,
         received_at=NOW,

@@ -52,6 +52,12 @@ def received(path: Path, spool: Spool, number: int) -> ReceivedInstance:
     content = path.read_bytes()
     part, digest = spool.new_part(), hashlib.sha256(content).hexdigest()
     part.write_bytes(content)
+    name = spool.instance_name(
+        study_instance_uid=ds.StudyInstanceUID,
+        sop_instance_uid=ds.SOPInstanceUID,
+        sha256=digest,
+    )
+    spool.keep_instance(part, name)
     return ReceivedInstance(
         study_instance_uid=ds.StudyInstanceUID,
         series_instance_uid=ds.SeriesInstanceUID,
@@ -59,12 +65,7 @@ def received(path: Path, spool: Spool, number: int) -> ReceivedInstance:
         sop_instance_uid=ds.SOPInstanceUID,
         transfer_syntax_uid=ds.file_meta.TransferSyntaxUID,
         calling_ae_title="SENDER",
-        path=spool.keep_instance(
-            part,
-            study_instance_uid=ds.StudyInstanceUID,
-            sop_instance_uid=ds.SOPInstanceUID,
-            sha256=digest,
-        ),
+        path=name,
         byte_count=len(content),
         sha256=digest,
         received_at=STARTED + timedelta(seconds=number),

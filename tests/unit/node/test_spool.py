@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from node.errors import SpoolFullError
+from node.errors import SpoolFullError, SpoolQuotaError
 from node.spool import Spool
 from tests.waiting import wait_until
 
@@ -28,9 +29,9 @@ def _files(spool: Spool) -> set[str]:
 def _kept(spool: Spool, study: str, instance: str, sha256: str = DIGEST) -> str:
     part = spool.new_part()
     part.write_bytes(sha256.encode())
-    return spool.keep_instance(
-        part, study_instance_uid=study, sop_instance_uid=instance, sha256=sha256
-    )
+    name = spool.instance_name(study_instance_uid=study, sop_instance_uid=instance, sha256=sha256)
+    spool.keep_instance(part, name)
+    return name
 
 
 def test_a_kept_instance_lies_where_the_relative_path_says(spool: Spool) -> None:
@@ -42,14 +43,14 @@ def test_a_kept_instance_lies_where_the_relative_path_says(spool: Spool) -> None
 @pytest.mark.parametrize("uid", HOSTILE)
 def test_no_name_comes_from_a_peer(spool: Spool, uid: str) -> None:
     relative = _kept(spool, uid, uid)
-    assert re.fullmatch(r"instances/[0-9a-f]{16}/[0-9a-f]{32}-5{16}\.dcm", relative)
+    assert re.fullmatch(r"instances/[0-9a-f]{16}/[0-9a-f]{32}-5{16}-[0-9a-f]{8}\.dcm", relative)
     assert _files(spool) == {relative}
 
 
-def test_another_content_never_replaces_an_instance(spool: Spool) -> None:
-    first, second = _kept(spool, "1", "2", "a" * 64), _kept(spool, "1", "2", "b" * 64)
+def test_no_name_is_used_twice(spool: Spool) -> None:
+    first, second = _kept(spool, "1", "2"), _kept(spool, "1", "2")
     assert first != second
-    assert spool.instance_path(first).read_bytes() == b"a" * 64
+    assert _files(spool) == {first, second}
 
 
 def test_instances_of_one_study_can_be_kept_at_the_same_time(spool: Spool) -> None:
@@ -61,10 +62,13 @@ def test_instances_of_one_study_can_be_kept_at_the_same_time(spool: Spool) -> No
 
 def test_a_sweep_removes_parts_and_nothing_else(spool: Spool) -> None:
     relative = _kept(spool, "1", "2")
-    for _ in range(3):
-        spool.new_part().write_bytes(b"half")
-    assert spool.sweep_parts() == 3
-    assert _files(spool) == {relative}
+    fresh, old = (spool.case_folder("c" * 32) / f".{name}.part.nii" for name in "ab")
+    for part in (spool.new_part(), spool.new_part(), fresh, old):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    for part in spool.parts():
+        part.unlink()
+    assert _files(spool) == {relative, str(fresh.relative_to(spool.root))}
 
 
 def test_the_free_space_floor_refuses_below_and_allows_above(tmp_path: Path) -> None:
@@ -72,6 +76,38 @@ def test_the_free_space_floor_refuses_below_and_allows_above(tmp_path: Path) -> 
     with pytest.raises(SpoolFullError) as caught:
         Spool(tmp_path, free_floor_bytes=2**62).check_space()
     assert caught.value.evidence["floor_bytes"] == 2**62
+
+
+def test_above_the_quota_nothing_is_let_in(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, quota_bytes=100)
+    spool.used_bytes = lambda: 99
+    spool.check_space()
+    assert not spool.has_space(1)
+    with pytest.raises(SpoolQuotaError) as caught:
+        spool.check_space(1)
+    assert caught.value.evidence == {"used_bytes": 100, "quota_bytes": 100}
+
+
+def test_what_is_quarantined_has_its_reason_beside_it(spool: Spool) -> None:
+    relative = _kept(spool, "1", "2")
+    spool.quarantine(relative, code="INSTANCE_UNREADABLE", reason="torn")
+    note, file = sorted((spool.root / "quarantine").iterdir(), key=lambda one: one.suffix == ".dcm")
+    assert file.read_bytes() == DIGEST.encode()
+    content = json.loads(note.read_text())
+    assert (content["path"], content["reason"]) == (relative, "torn")
+    assert note.name == f"{file.name}.json"
+
+
+def test_deleting_is_idempotent_and_spares_the_neighbours(spool: Spool) -> None:
+    gone, stays = _kept(spool, "1", "2"), _kept(spool, "1", "3")
+    (spool.case_folder("c" * 32) / "seg.dcm").write_bytes(b"x")
+    for _ in range(2):
+        spool.delete([gone, "cases/" + "c" * 32])
+    assert _files(spool) == {stays}
+    spool.delete([stays])
+    assert list((spool.root / "instances").iterdir()) == []
+    again = _kept(spool, "1", "4")
+    assert _files(spool) == {again}
 
 
 def test_a_published_file_is_whole_and_alone(spool: Spool) -> None:

@@ -1,0 +1,55 @@
+"""`neuroseg spool`: look at the spool as an operator."""
+
+# ruff: noqa: PLC0415 - each command imports what it needs, so that `--help` answers at once
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from node.settings import Settings
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Do what each finding says; without it only look.")
+@click.option("--deep", is_flag=True, help="Compare the digest of every instance: reads them all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+@click.pass_obj
+def check(settings: Settings, *, repair: bool, deep: bool, as_json: bool) -> None:
+    """Compare the spool with the ledger; the node may be at work meanwhile.
+
+    Ends with 1 where something was found and not repaired.
+    """
+    from dataclasses import asdict
+
+    from inference import manifest
+    from node import app, logs
+    from node.receive.reconcile import Reconciliation
+
+    logs.configure(level="CRITICAL", role="spool")
+    spool, ledger, _ = app.open_stores(settings)
+    findings = Reconciliation(
+        spool,
+        ledger,
+        model_id=manifest.load(settings.model.folder).model_id,
+        limit_bytes=settings.receive.max_instance_bytes,
+        repairs=repair,
+        is_deep=deep,
+        is_live=True,
+    ).run()
+    ledger.close()
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in findings], indent=2))
+    for finding in () if as_json else findings:
+        click.echo(f"{finding.path}: {finding.kind.value} {finding.reason}".rstrip())
+    if not as_json:
+        what = "repaired" if repair else "found; `--repair` does what is said of each"
+        click.echo(f"{len(findings)} {what}" if findings else "spool and ledger agree")
+    sys.exit(1 if findings and not repair else 0)
+
+
+COMMANDS = (check,)
