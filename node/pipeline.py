@@ -168,7 +168,29 @@ class Pipeline:
         }
 
     def perform(self, job: Job) -> list[Job]:
-        """Do one try of one stage; return the jobs that follow it."""
+        """Do one try of one stage; return the jobs that follow it.
+
+        A ledger that cannot be written, as on a full disk, is waited for like anything else.
+        """
+        try:
+            return self._try(job)
+        except SQLAlchemyError as error:
+            delivery = self._parts.settings.delivery
+            if job.attempt >= delivery.max_attempts:
+                raise
+            wait_s = delay_s(job.attempt, delivery)
+            logs.get().warning(
+                "stage.retried",
+                case_id=job.case_id,
+                stage=job.stage.value,
+                attempt=job.attempt,
+                code=LedgerUnavailableError.code,
+                kind=type(error).__name__,
+                delay_s=wait_s,
+            )
+            return [replace(job, attempt=job.attempt + 1, delay_s=wait_s)]
+
+    def _try(self, job: Job) -> list[Job]:
         row = self._ledger.case(job.case_id)
         if row.run != job.run:
             return []

@@ -24,6 +24,7 @@ _PROGRAMS = {
     "dcmtk": ("storescu", "echoscu", "dcmdump"),
     "dcm2niix": ("dcm2niix",),
     "dciodvfy": ("dciodvfy",),
+    "mount": ("mount",),
 }
 _HTTP_TIMEOUT_S = 30.0
 
