@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -25,6 +26,19 @@ _case, _instance, _doomed = tables.case, tables.instance, tables.doomed_file
 _BATCH = 500  # values in one statement
 
 
+class InstanceFile(NamedTuple):
+    """What a stored instance says of its file, see `ReceivedInstance`; cheap, as there are many."""
+
+    path: str
+    byte_count: int
+    sha256: str
+    study_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    calling_ae_title: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsent:
     """A file of a result that a destination still waits for."""
@@ -38,12 +52,12 @@ class CaseFiles(CaseMoves):
 
     # -- what should be there ----------------------------------------------------------------
 
-    def instances(self) -> Iterator[ReceivedInstance]:
-        """Yield every instance, in no order."""
+    def instance_files(self) -> Iterator[InstanceFile]:
+        """Yield the file of every instance, in no order."""
+        query = sa.select(*(_instance.c[name] for name in InstanceFile._fields))
         with self._reading() as connection:
-            query = sa.select(_instance).execution_options(yield_per=10 * _BATCH)
-            for row in connection.execute(query):
-                yield rows.received_instance(row)
+            for row in connection.execute(query.execution_options(yield_per=10 * _BATCH)):
+                yield InstanceFile(*row)
 
     def unsent_results(self) -> list[Unsent]:
         """Return the files that cases need which still have somewhere to go."""
@@ -70,7 +84,7 @@ class CaseFiles(CaseMoves):
 
     # -- what is not there -------------------------------------------------------------------
 
-    def lose_instances(self, lost: Iterable[ReceivedInstance]) -> list[str]:
+    def lose_instances(self, lost: Iterable[InstanceFile | ReceivedInstance]) -> list[str]:
         """Take instances out, so that they are new when they are sent again.
 
         Returns the cases that this fails: those that need the instances and have no result yet.

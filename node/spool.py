@@ -193,14 +193,12 @@ class Spool:
     def instance_files(self) -> Iterator[tuple[str, int]]:
         """Yield relative path and size of whatever lies where instances do; -1 for no file."""
         for study in os.scandir(self.root / INSTANCES):
-            inside = os.scandir(study) if study.is_dir(follow_symlinks=False) else [study]
-            for one in inside:
+            if not study.is_dir(follow_symlinks=False):
+                yield f"{INSTANCES}/{study.name}", -1
+                continue
+            for one in os.scandir(study):
+                relative = f"{INSTANCES}/{study.name}/{one.name}"
                 is_file = one.is_file(follow_symlinks=False)
-                relative = (
-                    os.path.relpath(one.path, self.root)
-                    if inside == [study]
-                    else (f"{INSTANCES}/{study.name}/{one.name}")
-                )
                 with suppress(FileNotFoundError):
                     yield relative, one.stat().st_size if is_file else -1
 

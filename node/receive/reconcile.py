@@ -25,7 +25,7 @@ from node.errors import (
     NodeError,
     SpoolAbsentError,
 )
-from node.filing import Unsent
+from node.filing import InstanceFile, Unsent
 from node.ledger import Ledger
 from node.receive import stored
 from node.spool import CASES, Spool
@@ -130,7 +130,7 @@ class Reconciliation:
     def _instances(self) -> Iterator[Finding]:
         files = dict(self._spool.instance_files())
         count, lost = 0, []
-        for count, one in enumerate(self._ledger.instances(), start=1):  # noqa: B007
+        for count, one in enumerate(self._ledger.instance_files(), start=1):  # noqa: B007
             kind = self._judged(one, files.pop(one.path, None))
             if kind is not None:
                 lost.append((one, kind))
@@ -142,8 +142,10 @@ class Reconciliation:
         for path in files.keys() - doomed:
             yield from self._orphan(path)
 
-    def _judged(self, one: ReceivedInstance, file_bytes: int | None) -> Kind | None:
+    def _judged(self, one: InstanceFile, file_bytes: int | None) -> Kind | None:
         """Return what is wrong with an instance, None when nothing is."""
+        if file_bytes == stored.expected_bytes(one) and not self._is_deep:
+            return None
         path = self._spool.instance_path(one.path)
         if file_bytes is None:  # it may have come since the files were listed
             if not path.is_file():
@@ -155,7 +157,7 @@ class Reconciliation:
             return Kind.DAMAGED
         return None
 
-    def _lost(self, lost: list[tuple[ReceivedInstance, Kind]]) -> Iterator[Finding]:
+    def _lost(self, lost: list[tuple[InstanceFile, Kind]]) -> Iterator[Finding]:
         still = [
             (one, kind)
             for one, kind in lost
@@ -235,7 +237,7 @@ class Reconciliation:
             self._spool.quarantine(relative, code=code, reason=reason)
 
 
-def _is_intact(one: ReceivedInstance, spool: Spool) -> bool:
+def _is_intact(one: InstanceFile, spool: Spool) -> bool:
     try:
         return stored.digest(spool.instance_path(one.path)) == one.sha256
     except (InstanceUnreadableError, OSError):

@@ -12,6 +12,7 @@ from typing import Final
 
 from node.cases import ReceivedInstance
 from node.errors import InstanceMismatchError, InstanceUnreadableError
+from node.filing import InstanceFile
 from node.receive.dataset import checked_uid, read_identifiers
 from node.receive.instance import Offer, file_meta
 
@@ -28,16 +29,17 @@ _EMPTY: Final = Offer(
 _SMALLEST: Final = len(file_meta(_EMPTY))
 
 
-def expected_bytes(instance: ReceivedInstance) -> int:
+def expected_bytes(instance: InstanceFile | ReceivedInstance) -> int:
     """Return how long the file of an instance is that this version of the program wrote."""
     texts = (
         *(instance.sop_class_uid, instance.sop_instance_uid),
         *(instance.transfer_syntax_uid, instance.calling_ae_title),
     )
-    return _SMALLEST + sum(len(text) + len(text) % 2 for text in texts) + instance.byte_count
+    padded = [len(text) + len(text) % 2 for text in texts]
+    return _SMALLEST + sum(padded) + instance.byte_count
 
 
-def is_as_long(path: Path, instance: ReceivedInstance, file_bytes: int) -> bool:
+def is_as_long(path: Path, instance: InstanceFile, file_bytes: int) -> bool:
     """Say whether a file has the length that its row tells, whichever version wrote it."""
     if file_bytes == expected_bytes(instance):
         return True

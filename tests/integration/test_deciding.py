@@ -228,6 +228,23 @@ def test_an_operator_chooses_between_two_equal_series_and_the_choice_stays(
     assert (later.state, later.code) == (CaseState.CANCELLED, "CASE_NOTHING_NEW")
 
 
+def test_a_purged_study_that_is_sent_again_gives_no_second_result(
+    small_study: WrittenStudy, desk: Desk
+) -> None:
+    take_in(small_study.interleaved, desk.spool, desk.ledger)
+    first = desk.after(4)
+    for state in (CaseState.ASSEMBLED, CaseState.SEGMENTED, CaseState.ENCODED, CaseState.DELIVERED):
+        desk.ledger.move(first.case_id, state)
+    assert desk.ledger.purge(first.case_id)
+    desk.spool.delete(desk.ledger.doomed())
+    assert list(desk.spool.instance_files()) == []
+    take_in(small_study.interleaved, desk.spool, desk.ledger)
+    again = desk.after(61)
+    assert (again.revision, again.state) == (2, CaseState.CANCELLED)
+    assert again.code == "CASE_NOTHING_NEW"
+    assert desk.ledger.case(first.case_id).state is CaseState.DELIVERED
+
+
 def _cancelled() -> Ending:
     return ending_of(CancelledByOperatorError(), CaseState.CANCELLED)
 

@@ -68,7 +68,7 @@ def _ended(ledger: Ledger, spool: Spool, state: CaseState, *, study: str = "1") 
 
 
 def _lay(ledger: Ledger, spool: Spool, *case_ids: str) -> None:
-    for one in ledger.instances():
+    for one in ledger.instance_files():
         path = spool.instance_path(one.path)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(bytes(stored.expected_bytes(one)))
@@ -112,7 +112,8 @@ def test_a_case_that_is_not_final_is_never_touched(
         ledgers.advanced(ledger, row, state)
     _lay(ledger, spool, row.case_id)
     before = _files(spool)
-    retention = Retention(**dict.fromkeys(Retention().model_dump(), 0.001) | {"make_room": True})
+    soon = dict.fromkeys(Retention.model_fields, 0.001)
+    retention = Retention.model_validate({**soon, "make_room": True})
     spool.free_floor_bytes = 2**62
     _purger(ledger, spool, retention, days=10_000).look()
     assert not ledger.purge(row.case_id)

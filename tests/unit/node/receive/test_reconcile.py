@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_a_whole_file_without_a_row_becomes_an_instance_and_its_repeat_is_the_sa
 def test_a_torn_file_without_a_row_goes_into_quarantine(
     intake: Intake, spool: Spool, ledger: Ledger
 ) -> None:
-    contents = {
+    contents: dict[str, Callable[[bytes], bytes]] = {
         "truncated": lambda data: data[:-10],
         "other bytes": lambda data: data[:-10] + bytes([data[-10] ^ 1]) + data[-9:],
         "zeros": lambda data: bytes(len(data)),
@@ -197,7 +198,7 @@ def test_a_result_that_is_lost_is_made_anew(spool: Spool, ledger: Ledger) -> Non
 
 def _lay(spool: Spool, ledger: Ledger) -> None:
     """Give the instances of `tests.ledgers` files as long as theirs would be."""
-    for one in ledger.instances():
+    for one in ledger.instance_files():
         path = spool.instance_path(one.path)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(bytes(stored.expected_bytes(one)))
