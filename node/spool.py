@@ -33,6 +33,11 @@ def _key(uid: str, length: int) -> str:
     return hashlib.sha256(uid.encode("utf-8", "surrogateescape")).hexdigest()[:length]
 
 
+def _file_bytes(entry: os.DirEntry[str]) -> int:
+    """Return the size of a file, -1 for anything else."""
+    return entry.stat().st_size if entry.is_file(follow_symlinks=False) else -1
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -193,14 +198,13 @@ class Spool:
     def instance_files(self) -> Iterator[tuple[str, int]]:
         """Yield relative path and size of whatever lies where instances do; -1 for no file."""
         for study in os.scandir(self.root / INSTANCES):
+            relative = f"{INSTANCES}/{study.name}"
             if not study.is_dir(follow_symlinks=False):
-                yield f"{INSTANCES}/{study.name}", -1
+                yield relative, _file_bytes(study)
                 continue
             for one in os.scandir(study):
-                relative = f"{INSTANCES}/{study.name}/{one.name}"
-                is_file = one.is_file(follow_symlinks=False)
                 with suppress(FileNotFoundError):
-                    yield relative, one.stat().st_size if is_file else -1
+                    yield f"{relative}/{one.name}", _file_bytes(one)
 
     def case_ids(self) -> list[str]:
         """Return the names in the folder of the cases."""
