@@ -153,7 +153,7 @@ def dress(derived: hd.SOPClass, first: Dataset, identity: SegIdentity, created: 
     source = copy.deepcopy(first)
     source.decode()  # text still raw would be written in its old bytes, whatever we declare
     derived.copy_patient_and_study_information(source)
-    derived.BodyPartExamined = source.get("BodyPartExamined") or "BRAIN"
+    derived.BodyPartExamined = seg_sources.usable(source, "BodyPartExamined") or "BRAIN"
     _sign(derived, source, identity, created)
     seg_sources.declare_character_set(derived, source, own_text)
 
@@ -245,4 +245,4 @@ def _sign(seg: Dataset, source: Dataset, identity: SegIdentity, created: datetim
     seg.SoftwareVersions = list(identity.software_versions)
     library = seg.ContributingEquipmentSequence[-1]
     library.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f%z")
-    seg.ContributingEquipmentSequence = [seg_sources.scanner_of(source), library]
+    seg.ContributingEquipmentSequence = [*seg_sources.scanners_of(source), library]

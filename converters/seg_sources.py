@@ -10,15 +10,18 @@ import copy
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import charset
+from pydicom.config import RAISE
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.uid import MRImageStorage
-from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, DSfloat
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, DSfloat, validate_value
 
 from converters.errors import GridMismatchError, MissingAttributeError
 from converters.volume import Grid
@@ -176,8 +179,8 @@ def _carrier(source: Dataset, index: int) -> Dataset:
             raise MissingAttributeError(keyword=keyword, instance=index)
         setattr(carrier, keyword, source.get(keyword))
     for keyword in _WANTED:
-        if source.get(keyword) not in (None, ""):
-            setattr(carrier, keyword, source.get(keyword))
+        if (value := usable(source, keyword)) is not None:
+            setattr(carrier, keyword, value)
     for keyword in PATIENT_AND_STUDY:
         setattr(carrier, keyword, "")
     return carrier
@@ -239,17 +242,35 @@ def on_clock_of(source: Dataset, moment: datetime) -> datetime:
     return moment.astimezone(timezone(timedelta(minutes=-minutes if offset[1] == "-" else minutes)))
 
 
-def scanner_of(source: Dataset) -> Dataset:
-    """Return the Contributing Equipment item of whatever acquired the source."""
+def usable(source: Dataset, keyword: str) -> Any:  # noqa: ANN401 - whatever the VR holds
+    """Return the value of an attribute; None where it is absent, empty, or none of its VR.
+
+    For what a derived object may leave out. Patient and study are copied right or wrong, so that
+    the object stays with its images.
+    """
+    try:
+        element = source[keyword]
+        many = element.value if isinstance(element.value, MultiValue) else [element.value]
+        for value in many:
+            validate_value(element.VR, value, RAISE)
+    except (KeyError, ValueError):
+        return None
+    return None if element.is_empty else element.value
+
+
+def scanners_of(source: Dataset) -> list[Dataset]:
+    """Return the Contributing Equipment item of whatever acquired the source, if it has a name."""
+    found = {keyword: usable(source, keyword) for keyword in _ACQUISITION_EQUIPMENT}
+    if found["Manufacturer"] is None:
+        return []
     scanner = Dataset()
     scanner.PurposeOfReferenceCodeSequence = [
         hd.sr.CodedConcept.from_code(codes.DCM.AcquisitionEquipment)
     ]
-    scanner.Manufacturer = ""
-    for keyword in _ACQUISITION_EQUIPMENT:
-        if source.get(keyword) not in (None, ""):
-            scanner[keyword] = source[keyword]
-    return scanner
+    for keyword, value in found.items():
+        if value is not None:
+            setattr(scanner, keyword, value)
+    return [scanner]
 
 
 def text_of(ds: Dataset) -> str:

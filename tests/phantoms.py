@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydicom import dcmread
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
@@ -227,6 +229,31 @@ def with_attribute(
     def edit(at: int, ds: Dataset) -> None:
         if index is None or at == index:
             setattr(ds, keyword, value)
+
+    return edited(paths, folder, edit)
+
+
+def with_bytes(
+    paths: Sequence[Path], folder: Path, values: Mapping[str, bytes | None]
+) -> list[Path]:
+    """Put bytes, right or wrong, where values stand, or with None delete them.
+
+    Other text that is not ASCII is replaced, so that it is right in any character set.
+    """
+    plain = {"PatientName": b"Plain^Name", "StudyDescription": b"plain"}
+
+    def edit(_: int, ds: Dataset) -> None:
+        for keyword, value in {**plain, **values}.items():
+            ds.pop(keyword, None)
+            if value is None:
+                continue
+            tag, kind = Tag(keyword), dictionary_VR(keyword)
+            even = value + (b"\0" if kind == "UI" else b" ") * (len(value) % 2)
+            ds[tag] = RawDataElement(tag, kind, len(even), even, 0, False, True)  # noqa: FBT003
+        # What was read in another character set would be recoded.
+        ds.set_original_encoding(
+            is_implicit_vr=False, is_little_endian=True, character_encoding=ds._character_set
+        )
 
     return edited(paths, folder, edit)
 
