@@ -172,13 +172,17 @@ class AssembledSeries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssembledCase:
-    """A closed case: one series per input role, nothing more is waited for."""
+    """A closed case: one series per input role, nothing more is waited for.
+
+    `revision` counts the cases of one study and model, from 1.
+    """
 
     case_id: str
     study_instance_uid: str
     series: tuple[AssembledSeries, ...]
     reference_role: Role
     closed_by: ClosedBy
+    revision: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

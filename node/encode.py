@@ -31,6 +31,9 @@ _FILE_NAME = "seg.dcm"
 _ENTROPY_NAME = "entropy.dcm"
 _REPORT_NAME = "sr.dcm"
 _SERIES_NUMBER = 9001  # far behind what scanners number, so that viewers list it last
+_SEG = ("AI tumour segmentation", "AI tumour seg.", "AI seg.")
+_REPORT = ("AI measurements", "AI meas.")
+_USE = " - research use only"
 _LONG_STRING = 64
 _SHORT_TEXT = 1024
 
@@ -79,7 +82,7 @@ def encode_entropy(
         series_instance_uid=uid("entropy-series"),
         dimension_organization_uid=uid("entropy-dimensions"),
         series_number=_SERIES_NUMBER + 1,
-        series_description="AI uncertainty (entropy) - research use only",
+        series_description=f"AI uncertainty (entropy){_which(case.revision)}{_USE}",
         content_description="Predictive entropy of the model, 0 (sure) to 1",
         content_label="ENTROPY",
     )
@@ -121,7 +124,7 @@ def encode_report(
         sop_instance_uid=uid("report"),
         series_instance_uid=uid("report-series"),
         series_number=_SERIES_NUMBER + 2,
-        series_description=_described("AI measurements", label_map, manifest),
+        series_description=_described(_REPORT, label_map, manifest, case.revision),
     )
     context = ReportContext(
         model_id=manifest.model_id,
@@ -177,7 +180,7 @@ def encode_pictures(
         _identity(case, label_map, manifest),
         series_instance_uid=uid("pictures-series"),
         series_number=_SERIES_NUMBER + 3,
-        series_description="AI summary pictures - research use only",
+        series_description=f"AI summary pictures{_which(case.revision)}{_USE}",
     )
     shown = [_shown(one) for one in case.series]
     written = []
@@ -242,17 +245,25 @@ def _encoded(
     )
 
 
-def series_description(label_map: LabelMap, manifest: Manifest) -> str:
-    """Return what a viewer lists the result as: an AI's, whether a demonstration, for research."""
-    what = "AI tumour seg." if manifest.is_demonstration else "AI tumour segmentation"
-    return _described(what, label_map, manifest)
+def series_description(label_map: LabelMap, manifest: Manifest, revision: int = 1) -> str:
+    """Return what a viewer lists the result as: an AI's, which revision, whose, for research."""
+    is_long = revision == 1 and not manifest.is_demonstration
+    return _described(_SEG if is_long else _SEG[1:], label_map, manifest, revision)
 
 
-def _described(what: str, label_map: LabelMap, manifest: Manifest) -> str:
-    """Return a series description; it has to hold 64 characters at most."""
+def _described(names: Sequence[str], label_map: LabelMap, manifest: Manifest, revision: int) -> str:
+    """Return a series description with the first name that fits; viewers may show its start only.
+
+    An archive keeps the results of earlier revisions beside this one.
+    """
     of_whom = " DEMO MODEL" if manifest.is_demonstration else ""
     found = "" if label_map.labels.any() else ": nothing found"
-    return f"{what}{of_whom}{found} - research use only"
+    texts = (f"{name}{_which(revision)}{of_whom}{found}{_USE}" for name in names)
+    return next(text for text in texts if len(text) <= _LONG_STRING)
+
+
+def _which(revision: int) -> str:
+    return f" rev. {revision}" if revision > 1 else ""
 
 
 def _write_checked(seg: Dataset, label_map: LabelMap, sources: Stack, part: Path) -> None:
@@ -270,7 +281,7 @@ def _identity(case: AssembledCase, label_map: LabelMap, manifest: Manifest) -> S
         dimension_organization_uid=uid("seg-dimensions"),
         tracking_uids={one.number: uid(f"seg-tracking-{one.number}") for one in manifest.segments},
         series_number=_SERIES_NUMBER,
-        series_description=series_description(label_map, manifest),
+        series_description=series_description(label_map, manifest, case.revision),
         content_description=_line(
             "No voxel was labelled; every frame is empty" if is_empty else manifest.title
         ),

@@ -188,6 +188,7 @@ class LedgerReader:
             series=series,
             reference_role=row.reference_role,
             closed_by=row.closed_by,
+            revision=row.revision,
         )
 
     def members(self, case_id: str) -> set[tuple[Role, str, str]]:

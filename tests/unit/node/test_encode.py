@@ -18,7 +18,7 @@ from converters.errors import GridMismatchError, PartUnknownError, ReadBackError
 from converters.phantom import PhantomStudy
 from converters.seg import build_segmentation
 from converters.summary_pictures import Page
-from converters.volume import LabelMap
+from converters.volume import LabelMap, Volume
 from inference import manifest
 from inference.manifest import Manifest
 from inference.note_codes import NOTE_CODES
@@ -31,7 +31,13 @@ from node.cases import (
     ObjectKind,
     ReceivedInstance,
 )
-from node.encode import encode_case, encode_pictures, encode_report, series_description
+from node.encode import (
+    encode_case,
+    encode_entropy,
+    encode_pictures,
+    encode_report,
+    series_description,
+)
 from node.spool import Spool
 from node.uids import derived_uid
 from tests import enhanced
@@ -211,21 +217,54 @@ def in_production(model: Manifest) -> Manifest:
 
 
 @pytest.mark.parametrize(
-    ("model", "is_empty", "expected"),
+    ("model", "is_empty", "revision", "expected"),
     [
-        (MODEL, False, "AI tumour seg. DEMO MODEL - research use only"),
-        (MODEL, True, "AI tumour seg. DEMO MODEL: nothing found - research use only"),
-        (in_production(MODEL), False, "AI tumour segmentation - research use only"),
-        (in_production(MODEL), True, "AI tumour segmentation: nothing found - research use only"),
+        (MODEL, False, 1, "AI tumour seg. DEMO MODEL - research use only"),
+        (MODEL, True, 1, "AI tumour seg. DEMO MODEL: nothing found - research use only"),
+        (MODEL, False, 12, "AI tumour seg. rev. 12 DEMO MODEL - research use only"),
+        (MODEL, True, 12, "AI seg. rev. 12 DEMO MODEL: nothing found - research use only"),
+        (in_production(MODEL), False, 1, "AI tumour segmentation - research use only"),
+        (
+            in_production(MODEL),
+            True,
+            1,
+            "AI tumour segmentation: nothing found - research use only",
+        ),
+        (in_production(MODEL), False, 2, "AI tumour seg. rev. 2 - research use only"),
+        (
+            *(in_production(MODEL), True, 2),
+            "AI tumour seg. rev. 2: nothing found - research use only",
+        ),
     ],
 )
 def test_the_series_says_what_it_is(
-    label_map: LabelMap, *, model: Manifest, is_empty: bool, expected: str
+    label_map: LabelMap, *, model: Manifest, is_empty: bool, revision: int, expected: str
 ) -> None:
     if is_empty:
         label_map = replace(label_map, labels=np.zeros_like(label_map.labels))
-    assert series_description(label_map, model) == expected
+    assert series_description(label_map, model, revision) == expected
     assert len(expected) <= 64
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_every_object_of_a_revised_result_says_which_revision(
+    case: AssembledCase, label_map: LabelMap, spool: Spool, *, is_empty: bool
+) -> None:
+    case = replace(case, revision=99)
+    if is_empty:
+        label_map = replace(label_map, labels=np.zeros_like(label_map.labels))
+    flat = np.zeros(label_map.grid.shape, np.float32)
+    entropy = Volume(intensities=flat, grid=label_map.grid, role="t1gd")
+    written = [
+        encode_case(case, label_map, MODEL, spool),
+        encode_entropy(case, entropy, label_map, MODEL, spool),
+        report_of(case, label_map, spool),
+        *encode_pictures(case, some_pages(), label_map, MODEL, spool),
+    ]
+    for one in written:
+        told = pydicom.dcmread(file_of(one, spool), stop_before_pixels=True).SeriesDescription
+        assert "rev. 99" in told
+        assert len(told) <= 64
 
 
 def test_a_case_without_a_tumour_gets_an_object_that_says_so(
@@ -340,7 +379,7 @@ def test_the_reports_series_says_what_it_is(
 ) -> None:
     if is_empty:
         label_map = replace(label_map, labels=np.zeros_like(label_map.labels))
-    said = encode._described("AI measurements", label_map, model)
+    said = encode._described(encode._REPORT, label_map, model, 1)
     assert said.startswith("AI measurements")
     assert said.endswith(" - research use only")
     assert ("DEMO MODEL" in said, "nothing found" in said) == (model.demonstration, is_empty)
