@@ -30,6 +30,7 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )
 _TIMEOUT_S = 60.0
+_LOOK_MS = 5000  # a script that waits longer would be taken for a browser that does not answer
 
 
 def executable() -> str | None:
@@ -115,7 +116,7 @@ class Page:
     def until(self, expression: str, *, timeout_s: float = 20.0) -> None:
         """Wait until a script gives true; the round trip to the browser paces the loop."""
         script = (
-            f"new Promise(done => {{ const end = Date.now() + {timeout_s * 1000}; (function look() "
+            f"new Promise(done => {{ const end = Date.now() + {_LOOK_MS}; (function look() "
             f"{{ if ({expression}) done(true); else if (Date.now() > end) done(false); "
             "else setTimeout(look, 50); })(); })"
         )

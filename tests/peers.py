@@ -26,6 +26,7 @@ _PROGRAMS = {
     "dciodvfy": ("dciodvfy",),
     "mount": ("mount",),
 }
+OHIF_FOLDER = _ROOT / ".venv" / "ohif"
 _HTTP_TIMEOUT_S = 30.0
 
 
@@ -41,9 +42,11 @@ def real_data_folder() -> Path | None:
 
 
 def has(tool: str) -> bool:
-    """Say whether a tool is installed: orthanc, dcmtk, dcm2niix, dciodvfy, or realdata is there."""
+    """Say whether a tool of `_PROGRAMS` is installed, or ohif or realdata is there."""
     if tool == "realdata":
         return real_data_folder() is not None
+    if tool == "ohif":
+        return (OHIF_FOLDER / "index.html").is_file()
     is_complete = all(program(name) for name in _PROGRAMS[tool])
     return is_complete and (tool != "orthanc" or _dicom_web_plugin() is not None)
 
