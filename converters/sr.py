@@ -115,7 +115,7 @@ def build_report(
     for keyword in ("content_description", "content_label"):
         del made[keyword]  # of images only
     report = sr.Comprehensive3DSR(
-        evidence=[_evidence(one, sources[0]) for one in (context.segmentation, *context.inputs)],
+        evidence=_evidence([context.segmentation, *context.inputs], sources[0]),
         content=sr.MeasurementReport(
             observation_context=_observed_by(identity, context),
             procedure_reported=_MRI_OF_BRAIN,
@@ -133,16 +133,18 @@ def build_report(
     return report
 
 
-def _evidence(reference: InstanceReference, source: Dataset) -> Dataset:
-    """Return what highdicom needs of an instance; the patient is copied from the source later."""
-    evidence = Dataset()
-    evidence.StudyInstanceUID = source.StudyInstanceUID
-    evidence.SeriesInstanceUID = reference.series_instance_uid
-    evidence.SOPClassUID = reference.sop_class_uid
-    evidence.SOPInstanceUID = reference.sop_instance_uid
-    for keyword in seg_sources.PATIENT_AND_STUDY:
-        setattr(evidence, keyword, "")
-    return evidence
+def _evidence(references: Sequence[InstanceReference], source: Dataset) -> list[Dataset]:
+    """Return what highdicom needs of instances; the patient is copied from the source later."""
+    found = []
+    for one in references:
+        evidence = Dataset()
+        evidence.update(seg_sources.NOBODY)
+        evidence.StudyInstanceUID = source.StudyInstanceUID
+        evidence.SeriesInstanceUID = one.series_instance_uid
+        evidence.SOPClassUID = one.sop_class_uid
+        evidence.SOPInstanceUID = one.sop_instance_uid
+        found.append(evidence)
+    return found
 
 
 def _observed_by(identity: SegIdentity, context: ReportContext) -> sr.ObservationContext:

@@ -227,8 +227,8 @@ class LabelMap:
 
     def volumes_ml(self) -> dict[int, float]:
         """Return the volume of each segment in millilitres, by segment number."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.segments) + 1)
+        counts = {s.number: np.count_nonzero(self.labels == s.number) for s in self.segments}
         return {
-            s.number: float(counts[s.number]) * self.grid.voxel_volume_mm3 / MM3_PER_ML
-            for s in self.segments
+            number: float(count) * self.grid.voxel_volume_mm3 / MM3_PER_ML
+            for number, count in counts.items()
         }

@@ -23,7 +23,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -43,12 +42,7 @@ from node.cases import (
 )
 from node.deliver import routes
 from node.disposition import Disposition
-from node.encode import (
-    encode_case,
-    encode_entropy,
-    encode_pictures,
-    encode_report,
-)
+from node.encode import CaseEncoder
 from node.errors import (
     CaseOvertakenError,
     LedgerUnavailableError,
@@ -273,47 +267,42 @@ class Pipeline:
         label_map = convert.read_labels(
             case, parts.manifest.segments, parts.manifest.model_id, parts.spool
         )
-        seg = encode_case(case, label_map, parts.manifest, parts.spool)
-        reference = convert.read_volume(case, case.reference_role, parts.spool)
-        picture = render_preview(reference, label_map, caption=parts.manifest.title)
-        final = parts.spool.case_folder(row.case_id) / "preview.png"
-        parts.spool.publish(final, lambda part: part.write_bytes(picture))
+        encoder = CaseEncoder(case, label_map, parts.manifest, parts.spool)
+        seg = encoder.seg()
+        self._preview(case, label_map)
         found = measuring.of(label_map, parts.manifest)
         measured = measuring.content_of(found, case, parts.manifest)
         measuring.write(measured, case, parts.spool)
-        report = encode_report(case, found, seg, label_map, parts.manifest, parts.spool)
+        report = encoder.report(found, seg)
         self._pass("encode:written")
         shown = summary.of(case, label_map, measured, parts.manifest, parts.spool)
         held_for = summary.held_for(shown, parts.settings.delivery)
-        beside = [
-            *self._entropy(case, label_map),
-            report,
-            *self._pictures(case, label_map, shown),
-        ]
+        pages = pictures.draw(case, label_map, shown, parts.manifest, parts.spool)
+        beside = [*self._entropy(case, encoder), report]
+        if self._wants_pictures():
+            beside += encoder.pictures(pages, seg)
         self._ledger.save_result(seg, summary=shown, beside=beside, held_for=held_for, begun=row)
         logs.get().info("seg.encoded", case_id=row.case_id, byte_count=seg.byte_count)
         if held_for:
             logs.get().warning("case.held", case_id=row.case_id, reason=", ".join(held_for))
 
-    def _entropy(self, case: AssembledCase, label_map: LabelMap) -> list[EncodedObject]:
-        """Return the entropy as an object, where there is one and some destination wants it."""
+    def _preview(self, case: AssembledCase, label_map: LabelMap) -> None:
         parts = self._parts
-        is_wanted = any(one.entropy for one in parts.settings.destinations)
-        if not is_wanted or not convert.has_entropy(case, parts.spool):
-            return []
-        entropy = convert.read_entropy(case, parts.spool)
-        return [encode_entropy(case, entropy, label_map, parts.manifest, parts.spool)]
+        reference = convert.read_volume(case, case.reference_role, parts.spool)
+        picture = render_preview(reference, label_map, caption=parts.manifest.title)
+        final = parts.spool.case_folder(case.case_id) / "preview.png"
+        parts.spool.publish(final, lambda part: part.write_bytes(picture))
 
-    def _pictures(
-        self, case: AssembledCase, label_map: LabelMap, shown: dict[str, Any]
-    ) -> list[EncodedObject]:
-        """Draw the summary; return it as objects where some destination wants them."""
-        parts = self._parts
-        pages = pictures.draw(case, label_map, shown, parts.manifest, parts.spool)
-        is_wanted = any(one.pictures for one in parts.settings.destinations)
-        if not (is_wanted or parts.keeps_pictures):
+    def _entropy(self, case: AssembledCase, encoder: CaseEncoder) -> list[EncodedObject]:
+        """Return the entropy as an object, where there is one and some destination wants it."""
+        is_wanted = any(one.entropy for one in self._parts.settings.destinations)
+        if not is_wanted or not convert.has_entropy(case, self._parts.spool):
             return []
-        return encode_pictures(case, pages, label_map, parts.manifest, parts.spool)
+        return [encoder.entropy(convert.read_entropy(case, self._parts.spool))]
+
+    def _wants_pictures(self) -> bool:
+        parts = self._parts
+        return parts.keeps_pictures or any(one.pictures for one in parts.settings.destinations)
 
     def _deliver(self, row: CaseRow, job: Job) -> None:
         destination = self._destination(job)

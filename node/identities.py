@@ -1,0 +1,96 @@
+"""Who the derived objects of a case are: UIDs, series and words, the same whenever it is encoded.
+
+Nothing is drawn and no clock is read: UIDs are derived from case, weights and kind, times are
+those of the last instance that was received.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from typing import Final
+
+from converters.seg import SegIdentity
+from converters.volume import LabelMap
+from inference.manifest import Manifest
+from node.cases import AssembledCase, ObjectKind
+from node.uids import derived_uid
+
+_LONG_STRING: Final = 64
+_SHORT_TEXT: Final = 1024
+_NOTHING: Final = "No voxel was labelled; every frame is empty"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Series:
+    """What tells the series of one kind from the others of the study.
+
+    `uid` is what its UIDs are derived from; numbers lie far behind what scanners number, so that
+    viewers list them last. A `title` is completed by what was found and by which model.
+    """
+
+    uid: str
+    number: int
+    title: str = ""
+    description: str = ""
+    content: str = ""
+    label: str = "TUMOUR_SEG"
+
+
+_SERIES: Final = {
+    ObjectKind.SEG: _Series(uid="seg", number=9001),
+    ObjectKind.ENTROPY: _Series(
+        uid="entropy",
+        number=9002,
+        description="AI uncertainty (entropy) - research use only",
+        content="Predictive entropy of the model, 0 (sure) to 1",
+        label="ENTROPY",
+    ),
+    ObjectKind.REPORT: _Series(uid="report", number=9003, title="AI measurements"),
+    ObjectKind.PICTURE: _Series(
+        uid="pictures", number=9004, description="AI summary pictures - research use only"
+    ),
+}
+
+
+def identity_of(
+    kind: ObjectKind, case: AssembledCase, label_map: LabelMap, manifest: Manifest
+) -> SegIdentity:
+    """Return who the object of a kind is; the first one, where a series holds several."""
+    series, uid = _SERIES[kind], partial(derived_uid, case.case_id, manifest.weights_sha256)
+    received = max(one.received_at for many in case.series for one in many.instances)
+    title = manifest.title if label_map.labels.any() else _NOTHING
+    return SegIdentity(
+        sop_instance_uid=uid(series.uid),
+        series_instance_uid=uid(f"{series.uid}-series"),
+        dimension_organization_uid=uid(f"{series.uid}-dimensions"),
+        tracking_uids={one.number: uid(f"seg-tracking-{one.number}") for one in manifest.segments},
+        series_number=series.number,
+        series_description=series.description
+        or series_description(label_map, manifest, series.title),
+        content_description=series.content or _line(title),
+        content_label=series.label,
+        algorithm_name=_line(manifest.id),
+        algorithm_version=_line(manifest.version),
+        device_serial_number=manifest.weights_sha256[:16],
+        software_versions=(metadata.version("neuroseg-node"), _line(manifest.model_id)),
+        created_at=received.astimezone(),
+        segment_descriptions={one.number: one.description[:_SHORT_TEXT] for one in manifest.labels},
+    )
+
+
+def series_description(label_map: LabelMap, manifest: Manifest, title: str = "") -> str:
+    """Return what a viewer lists a result as: an AI's, whether a demonstration, for research.
+
+    Without a `title` it is a segmentation. It has to hold 64 characters at most.
+    """
+    usual = "AI tumour seg." if manifest.is_demonstration else "AI tumour segmentation"
+    of_whom = " DEMO MODEL" if manifest.is_demonstration else ""
+    found = "" if label_map.labels.any() else ": nothing found"
+    return f"{title or usual}{of_whom}{found} - research use only"
+
+
+def _line(text: str) -> str:
+    """Return a text as Long String takes it (PS3.5 6.2)."""
+    return text.replace("\\", "/")[:_LONG_STRING]
