@@ -51,6 +51,9 @@ class ObjectKind(StrEnum):
     REPORT = "report"
     ENTROPY = "entropy"
     PICTURE = "picture"
+    REGIONS = "regions"
+    LABELMAP = "labelmap"
+    PROBABILITIES = "probabilities"
 
 
 class Transport(StrEnum):

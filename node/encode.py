@@ -11,17 +11,21 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from converters import series
+from converters.headers import read_header
 from converters.measure import Measurements
 from converters.parametric_map import build_parametric_map, check_parametric_map
 from converters.secondary_capture import Picture, ShownSeries, build_capture, check_capture
 from converters.seg import SegIdentity, build_segmentation, check_segmentation
+from converters.seg_forms import build_label_map, build_layers, check_label_map, check_layers
 from converters.series import Stack
 from converters.sr import InstanceReference, ReportContext, build_report, check_report
+from converters.sr_check import segment_name
 from converters.summary_pictures import Page
-from converters.volume import LabelMap, Volume
+from converters.volume import LabelMap, Layers, Volume
 from inference.manifest import Manifest
 from node import identities, measuring
 from node.cases import AssembledCase, AssembledSeries, EncodedObject, ObjectKind, ReceivedInstance
+from node.regions import regions_of
 from node.spool import Spool
 from node.uids import derived_uid, device_uid
 
@@ -61,6 +65,12 @@ class CaseEncoder:
         self._spool = spool
         self._sources = _sources(case, spool)
 
+    def forget(self) -> None:
+        """Delete what an earlier run made, which may have been asked for other forms."""
+        folder = self._spool.case_folder(self._case.case_id)
+        for stale in folder.glob("*.dcm"):
+            stale.unlink()
+
     def seg(self) -> EncodedObject:
         """Return the SEG of the labels."""
         sources, label_map = self._sources, self._label_map
@@ -71,6 +81,42 @@ class CaseEncoder:
             check_segmentation, label_map=label_map, sources=sources.headers, frames=sources.frames
         )
         return self._published(ObjectKind.SEG, seg, "seg.dcm", check)
+
+    def regions(self, found: Measurements) -> EncodedObject:
+        """Return the SEG of the regions, which overlap, of the label map's measurements."""
+        of_labels = self._identity(ObjectKind.REGIONS)
+        regions = regions_of(found, self._label_map, self._manifest)
+        numbers = {segment_name(one): one.number for one in found.segments}
+        tracked = partial(measuring.tracking_uid, self._case, self._manifest)
+        identity = replace(
+            of_labels,
+            tracking_names=regions.names,
+            tracking_uids={
+                number: of_labels.tracking_uids[numbers[name]] if name in numbers else tracked(name)
+                for number, name in regions.names.items()
+            },
+            segment_descriptions=regions.descriptions,
+        )
+        return self._layers(ObjectKind.REGIONS, regions.layers, identity)
+
+    def probabilities(self, layers: Layers) -> EncodedObject:
+        """Return the SEG of the probability of each label."""
+        kind = ObjectKind.PROBABILITIES
+        return self._layers(kind, layers, self._identity(kind))
+
+    def _layers(self, kind: ObjectKind, layers: Layers, identity: SegIdentity) -> EncodedObject:
+        headers, frames = self._sources.headers, self._sources.frames
+        seg = build_layers(layers, headers, identity, frames)
+        check = partial(check_layers, layers=layers, sources=headers, frames=frames)
+        return self._published(kind, seg, f"{kind}.dcm", check)
+
+    def label_map(self) -> EncodedObject:
+        """Return the labels as a Label Map Segmentation."""
+        headers, frames, label_map = self._sources.headers, self._sources.frames, self._label_map
+        kind = ObjectKind.LABELMAP
+        seg = build_label_map(label_map, headers, self._identity(kind), frames)
+        check = partial(check_label_map, label_map=label_map, sources=headers, frames=frames)
+        return self._published(kind, seg, f"{kind}.dcm", check)
 
     def entropy(self, entropy: Volume) -> EncodedObject:
         """Return the Parametric Map of a field from 0 (sure) to 1 on the reference grid."""
@@ -86,15 +132,18 @@ class CaseEncoder:
         )
         return self._published(ObjectKind.ENTROPY, found, "entropy.dcm", check)
 
-    def report(self, found: Measurements, seg: EncodedObject) -> EncodedObject:
-        """Return the report of the label map's measurements, which refers to the SEG."""
+    def report(self, found: Measurements, seg: EncodedObject | None) -> EncodedObject:
+        """Return the report of the label map's measurements, which refers to the SEG.
+
+        Without one it says whether there is a tumour, and nothing of its parts.
+        """
         case, manifest, sources = self._case, self._manifest, self._sources
         inputs = (_reference(one) for many in case.series for one in many.instances)
         context = ReportContext(
             model_id=manifest.model_id,
             device_uid=device_uid(manifest.model_id, manifest.weights_sha256),
             tracking_uid=partial(measuring.tracking_uid, case, manifest),
-            segmentation=_reference(seg),
+            segmentation=None if seg is None else _reference(seg),
             inputs=list(dict.fromkeys(inputs)),
             notes=measuring.notes_of(case, self._spool),
         )
@@ -105,17 +154,20 @@ class CaseEncoder:
             found=found,
             source=sources.headers[0],
             model_id=manifest.model_id,
-            references=[context.segmentation, *context.inputs],
+            segmentation=context.segmentation,
+            inputs=context.inputs,
         )
         return self._published(ObjectKind.REPORT, report, "sr.dcm", check)
 
-    def pictures(self, pages: Sequence[Page], seg: EncodedObject) -> list[EncodedObject]:
+    def pictures(self, pages: Sequence[Page], seg: EncodedObject | None) -> list[EncodedObject]:
         """Return the pages of a summary as Secondary Capture images of one series, in order.
 
-        Their names name the files. `seg` is whose outlines they show.
+        Their names name the files. `seg` is whose outlines they show, if any.
         """
         source = self._sources.headers[0]
-        outlined = series.read_headers([self._spool.instance_path(seg.path)])[0]
+        outlined = None
+        if seg is not None:
+            outlined = read_header(self._spool.instance_path(seg.path), instance=0)
         shown = [_shown(one) for one in self._case.series]
         written = []
         for number, page in enumerate(pages, start=1):

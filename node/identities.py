@@ -51,6 +51,15 @@ _SERIES: Final = {
     ObjectKind.PICTURE: _Series(
         uid="pictures", number=9004, description="AI summary pictures - research use only"
     ),
+    ObjectKind.REGIONS: _Series(uid="regions", number=9005, title="AI tumour regions"),
+    ObjectKind.LABELMAP: _Series(uid="labelmap", number=9006, title="AI label map"),
+    ObjectKind.PROBABILITIES: _Series(
+        uid="probabilities",
+        number=9007,
+        description="AI tumour probabilities - research use only",
+        content="Probabilities of the model before its labels were cleaned",
+        label="PROBABILITIES",
+    ),
 }
 
 

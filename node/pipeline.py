@@ -21,13 +21,15 @@ failure stands in `node.disposition`.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from converters.errors import CodedError
+from converters.measure import Measurements
 from converters.preview import render_preview
+from converters.summary_pictures import Page
 from converters.volume import LabelMap
 from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
@@ -47,6 +49,7 @@ from node.errors import (
     CaseOvertakenError,
     LedgerUnavailableError,
     MemoryShortError,
+    PeerRefusedError,
     SpoolFullError,
     UnforeseenError,
 )
@@ -69,6 +72,9 @@ _LOGGED_AS = {
     ObjectKind.REPORT: "report.delivered",
     ObjectKind.ENTROPY: "map.delivered",
     ObjectKind.PICTURE: "picture.delivered",
+    ObjectKind.REGIONS: "regions.delivered",
+    ObjectKind.LABELMAP: "labelmap.delivered",
+    ObjectKind.PROBABILITIES: "probabilities.delivered",
 }
 
 Stop = Callable[[], bool]
@@ -115,18 +121,8 @@ def unserved(row: CaseRow, ledger: Ledger, destination: Destination) -> list[Enc
     return [
         one
         for one in ledger.results(row.case_id)
-        if one.sop_instance_uid not in there and _wants(destination, one)
+        if one.sop_instance_uid not in there and one.kind in destination.kinds
     ]
-
-
-def _wants(destination: Destination, one: EncodedObject) -> bool:
-    wanted = {
-        ObjectKind.SEG: True,
-        ObjectKind.REPORT: destination.sr,
-        ObjectKind.ENTROPY: destination.entropy,
-        ObjectKind.PICTURE: destination.pictures,
-    }
-    return wanted[one.kind]
 
 
 def finish_if_served(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination]) -> None:
@@ -267,24 +263,59 @@ class Pipeline:
         label_map = convert.read_labels(
             case, parts.manifest.segments, parts.manifest.model_id, parts.spool
         )
-        encoder = CaseEncoder(case, label_map, parts.manifest, parts.spool)
-        seg = encoder.seg()
         self._preview(case, label_map)
         found = measuring.of(label_map, parts.manifest)
         measured = measuring.content_of(found, case, parts.manifest)
         measuring.write(measured, case, parts.spool)
-        report = encoder.report(found, seg)
-        self._pass("encode:written")
         shown = summary.of(case, label_map, measured, parts.manifest, parts.spool)
         held_for = summary.held_for(shown, parts.settings.delivery)
         pages = pictures.draw(case, label_map, shown, parts.manifest, parts.spool)
-        beside = [*self._entropy(case, encoder), report]
-        if self._wants_pictures():
-            beside += encoder.pictures(pages, seg)
-        self._ledger.save_result(seg, summary=shown, beside=beside, held_for=held_for, begun=row)
-        logs.get().info("seg.encoded", case_id=row.case_id, byte_count=seg.byte_count)
+        encoder = CaseEncoder(case, label_map, parts.manifest, parts.spool)
+        main, *beside = self._objects(encoder, case, found, pages)
+        self._pass("encode:written")
+        self._ledger.save_result(main, summary=shown, beside=beside, held_for=held_for, begun=row)
+        logs.get().info("seg.encoded", case_id=row.case_id, byte_count=main.byte_count)
         if held_for:
             logs.get().warning("case.held", case_id=row.case_id, reason=", ".join(held_for))
+
+    def _objects(
+        self,
+        encoder: CaseEncoder,
+        case: AssembledCase,
+        found: Measurements,
+        pages: Sequence[Page],
+    ) -> list[EncodedObject]:
+        """Return what is to be delivered, and the SEG and the report whoever wants them."""
+        parts = self._parts
+        wanted = parts.settings.wanted | ({ObjectKind.PICTURE} if parts.keeps_pictures else set())
+        encoder.forget()
+        seg, made = None, []
+        if found.whole_ml or parts.settings.delivery.empty == "seg":
+            seg = encoder.seg()
+            made = [seg, *self._forms(encoder, case, found, wanted)]
+        made.append(encoder.report(found, seg))
+        if ObjectKind.PICTURE in wanted:
+            made += encoder.pictures(pages, seg)
+        return made
+
+    def _forms(
+        self,
+        encoder: CaseEncoder,
+        case: AssembledCase,
+        found: Measurements,
+        wanted: Collection[ObjectKind],
+    ) -> Iterator[EncodedObject]:
+        """Yield what is wanted beside the SEG of the labels, as far as there is any."""
+        manifest, spool = self._parts.manifest, self._parts.spool
+        if ObjectKind.REGIONS in wanted:
+            yield encoder.regions(found)
+        if ObjectKind.LABELMAP in wanted:
+            yield encoder.label_map()
+        if ObjectKind.PROBABILITIES in wanted and convert.has_probabilities(case, spool):
+            layers = convert.read_probabilities(case, manifest.segments, manifest.model_id, spool)
+            yield encoder.probabilities(layers)
+        if ObjectKind.ENTROPY in wanted and convert.has_entropy(case, spool):
+            yield encoder.entropy(convert.read_entropy(case, spool))
 
     def _preview(self, case: AssembledCase, label_map: LabelMap) -> None:
         parts = self._parts
@@ -293,40 +324,38 @@ class Pipeline:
         final = parts.spool.case_folder(case.case_id) / "preview.png"
         parts.spool.publish(final, lambda part: part.write_bytes(picture))
 
-    def _entropy(self, case: AssembledCase, encoder: CaseEncoder) -> list[EncodedObject]:
-        """Return the entropy as an object, where there is one and some destination wants it."""
-        is_wanted = any(one.entropy for one in self._parts.settings.destinations)
-        if not is_wanted or not convert.has_entropy(case, self._parts.spool):
-            return []
-        return [encoder.entropy(convert.read_entropy(case, self._parts.spool))]
-
-    def _wants_pictures(self) -> bool:
-        parts = self._parts
-        return parts.keeps_pictures or any(one.pictures for one in parts.settings.destinations)
-
     def _deliver(self, row: CaseRow, job: Job) -> None:
         destination = self._destination(job)
         if destination is None:
             return  # taken out of the configuration since; nobody waits for it any more
         self._note_release(row)
+        refusals = []
         for one in unserved(row, self._ledger, destination):
-            receipt = routes.send(
-                one,
-                self._parts.spool.instance_path(one.path),
-                destination,
-                calling_ae_title=self._parts.settings.receive.ae_title,
-                attempt=job.attempt,
-            )
-            self._pass("deliver:sent")
-            self._ledger.save_receipt(receipt)
-            logs.get().info(
-                _LOGGED_AS[one.kind],
-                case_id=row.case_id,
-                destination=job.destination,
-                transport=receipt.transport.value,
-                status=receipt.status_code,
-                attempt=job.attempt,
-            )
+            try:
+                self._send(one, destination, job)
+            except PeerRefusedError as error:  # of this object; it may well take the others
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
+
+    def _send(self, one: EncodedObject, destination: Destination, job: Job) -> None:
+        receipt = routes.send(
+            one,
+            self._parts.spool.instance_path(one.path),
+            destination,
+            calling_ae_title=self._parts.settings.receive.ae_title,
+            attempt=job.attempt,
+        )
+        self._pass("deliver:sent")
+        self._ledger.save_receipt(receipt)
+        logs.get().info(
+            _LOGGED_AS[one.kind],
+            case_id=job.case_id,
+            destination=job.destination,
+            transport=receipt.transport.value,
+            status=receipt.status_code,
+            attempt=job.attempt,
+        )
 
     def _note_release(self, row: CaseRow) -> None:
         """Log that a person let a result go, before it goes the first time."""

@@ -17,7 +17,7 @@ from converters.errors import GridMismatchError, PartUnknownError, ReadBackError
 from converters.phantom import PhantomStudy
 from converters.seg import build_segmentation, check_segmentation
 from converters.summary_pictures import Page
-from converters.volume import LabelMap
+from converters.volume import LabelMap, Layers
 from inference import manifest
 from inference.manifest import Manifest
 from inference.note_codes import NOTE_CODES
@@ -395,3 +395,77 @@ def test_pictures_encoded_again_have_the_same_bytes(
     shuffled = replace(case.series[0], instances=case.series[0].instances[::-1])
     again = replace(case, series=(shuffled, case.series[1]))
     assert CaseEncoder(again, label_map, MODEL, spool).pictures(some_pages(), seg) == first
+
+
+def test_regions_overlap_and_are_tracked_as_the_report_tracks_them(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    encoder, found = CaseEncoder(case, label_map, MODEL, spool), measuring.of(label_map, MODEL)
+    seg = encoder.seg()
+    regions = encoder.regions(found)
+    assert encoder.regions(found) == regions
+    assert (regions.kind, regions.path) == (ObjectKind.REGIONS, f"cases/{CASE_ID}/regions.dcm")
+    ds = pydicom.dcmread(file_of(regions, spool))
+    assert (ds.SegmentsOverlap, ds.SeriesNumber) == ("YES", 9005)
+    assert ds.SeriesInstanceUID not in (seg.series_instance_uid, case.series[0].series_instance_uid)
+    labels = [one.SegmentLabel for one in ds.SegmentSequence]
+    assert labels == ["Whole tumour", "Tumour core", "Enhancing tumour"]
+    assert all(one.SegmentDescription for one in ds.SegmentSequence)
+    uids = [one.TrackingUID for one in ds.SegmentSequence]
+    assert uids == [
+        measuring.tracking_uid(case, MODEL, "Whole tumour"),
+        measuring.tracking_uid(case, MODEL, "Tumour core"),
+        derived_uid(CASE_ID, MODEL.weights_sha256, "seg-tracking-3"),
+    ]
+    report = file_of(encoder.report(found, seg), spool).read_bytes()
+    for one in ds.SegmentSequence:
+        assert one.TrackingID.encode() in report
+        assert one.TrackingUID.encode() in report
+
+
+def test_every_form_is_a_series_of_its_own(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    encoder = CaseEncoder(case, label_map, MODEL, spool)
+    values = np.random.default_rng(0).integers(0, 256, (3, *label_map.grid.shape)).astype(np.uint8)
+    shares = Layers(
+        values=values,
+        most=255,
+        grid=label_map.grid,
+        segments=label_map.segments,
+        model_id=label_map.model_id,
+    )
+    made = [
+        encoder.seg(),
+        encoder.regions(measuring.of(label_map, MODEL)),
+        encoder.label_map(),
+        encoder.probabilities(shares),
+    ]
+    headers = [pydicom.dcmread(file_of(one, spool)) for one in made]
+    assert [one.SeriesNumber for one in headers] == [9001, 9005, 9006, 9007]
+    assert len({one.series_instance_uid for one in made}) == 4
+    assert len({one.sop_instance_uid for one in made}) == 4
+    assert [one.SegmentationType for one in headers][2:] == ["LABELMAP", "FRACTIONAL"]
+    assert all("research use only" in one.SeriesDescription for one in headers)
+    encoder.forget()
+    assert not list(spool.case_folder(CASE_ID).iterdir())
+
+
+def test_without_a_segmentation_report_and_pictures_stand_alone(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    nothing = replace(label_map, labels=np.zeros_like(label_map.labels))
+    encoder = CaseEncoder(case, nothing, MODEL, spool)
+    report = encoder.report(measuring.of(nothing, MODEL), None)
+    made = [report, *encoder.pictures(some_pages(), None)]
+    seg_uid = derived_uid(CASE_ID, MODEL.weights_sha256, "seg").encode()
+    assert all(seg_uid not in file_of(one, spool).read_bytes() for one in made)
+    assert "nothing found" in pydicom.dcmread(file_of(report, spool)).SeriesDescription
+
+
+@pytest.mark.parametrize("kind", list(ObjectKind))
+def test_every_kinds_series_description_is_short_enough_where_nothing_is_found(
+    case: AssembledCase, label_map: LabelMap, kind: ObjectKind
+) -> None:
+    nothing = replace(label_map, labels=np.zeros_like(label_map.labels))
+    assert len(identity_of(kind, case, nothing, MODEL).series_description) <= 64

@@ -245,6 +245,55 @@ def test_an_entropy_that_nobody_computes_cannot_be_wanted(tmp_path: Path) -> Non
     assert found.destinations[0].entropy
 
 
+STOW = "[[destinations]]\nname = 'pacs'\ntransport = 'stow'\nurl = 'http://a'\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "kinds"),
+    [
+        ("", {"seg", "report"}),
+        ("seg = ['labels', 'regions']", {"seg", "report", "regions"}),
+        ("seg = ['regions', 'labelmap']\nsr = false", {"regions", "labelmap"}),
+        ("sr = false\npictures = true", {"seg", "picture"}),
+    ],
+)
+def test_a_destination_gets_the_kinds_that_it_names(
+    tmp_path: Path, lines: str, kinds: set[str]
+) -> None:
+    found = settings.load(_written(tmp_path, f"{STOW}{lines}\n"))
+    assert found.wanted == found.destinations[0].kinds == kinds
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("seg = []", "at least 1"),
+        ("seg = ['mesh']", "'labels', 'regions', 'labelmap' or 'probabilities'"),
+        ("seg = ['regions']", "seg lacks labels"),
+        ("seg = ['labelmap']\nsr = false\npictures = true", "seg lacks labels"),
+        ("seg = ['labels', 'probabilities']", "probabilities is off"),
+    ],
+)
+def test_forms_that_cannot_be_sent_cannot_be_wanted(
+    tmp_path: Path, lines: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        settings.load(_written(tmp_path, f"{STOW}{lines}\n"))
+
+
+def test_probabilities_that_are_computed_can_be_wanted(tmp_path: Path) -> None:
+    asked = "[model]\nprobabilities = true\n"
+    found = settings.load(_written(tmp_path, f"{asked}{STOW}seg = ['labels', 'probabilities']\n"))
+    assert "probabilities" in found.wanted
+
+
+def test_with_the_report_alone_for_nothing_every_destination_gets_reports(tmp_path: Path) -> None:
+    empty = "[delivery]\nempty = 'report'\n"
+    assert settings.load(_written(tmp_path, empty + STOW)).delivery.empty == "report"
+    with pytest.raises(ConfigError, match="sr = false"):
+        settings.load(_written(tmp_path, f"{empty}{STOW}sr = false\n"))
+
+
 def test_measurements_are_sent_unless_a_destination_does_not_want_them(tmp_path: Path) -> None:
     one = "[[destinations]]\nname = 'pacs'\ntransport = 'stow'\nurl = 'http://a'\n"
     assert settings.load(_written(tmp_path, one)).destinations[0].sr
