@@ -23,6 +23,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as CodedEntry
 from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import DA, TM
 
 from converters import seg_sources
 from converters.seg_check import check_segmentation, is_binary
@@ -268,10 +269,11 @@ def _sign(seg: Dataset, source: Dataset, identity: SegIdentity, created: datetim
     for keyword in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
         for item in seg.get(keyword, ()):
             item.DimensionOrganizationUID = identity.dimension_organization_uid
-    seg.InstanceCreationDate, seg.InstanceCreationTime = seg.ContentDate, seg.ContentTime
+    seg.InstanceCreationDate, seg.InstanceCreationTime = DA(created.date()), TM(created.time())
     if "TimezoneOffsetFromUTC" in source:
         seg.TimezoneOffsetFromUTC = source.TimezoneOffsetFromUTC
     seg.SoftwareVersions = list(identity.software_versions)
-    library = seg.ContributingEquipmentSequence[-1]
-    library.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f%z")
-    seg.ContributingEquipmentSequence = [seg_sources.scanner_of(source), library]
+    library = seg.get("ContributingEquipmentSequence", [])[-1:]
+    for one in library:
+        one.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f%z")
+    seg.ContributingEquipmentSequence = [seg_sources.scanner_of(source), *library]
