@@ -192,8 +192,7 @@ def _contours(
 ) -> Dataset:
     item = Dataset()
     item.ReferencedROINumber = number
-    if structure.color_rgb is not None:
-        item.ROIDisplayColor = list(structure.color_rgb)
+    item.ROIDisplayColor = list(structure.color_rgb)
     drawn = list(_drawn(mask, planes))
     for at, contour in enumerate(drawn, start=1):
         contour.ContourNumber = at
@@ -203,7 +202,7 @@ def _contours(
 
 
 def _drawn(mask: NDArray[np.bool_], planes: Sequence[_Plane]) -> Iterator[Dataset]:
-    for index in np.flatnonzero(mask.any(axis=(1, 2))):
+    for index in np.flatnonzero(mask.any(axis=(1, 2))).tolist():
         for corners in contours.outlines(mask[index]):
             points = planes[index].points_mm(corners)
             item = Dataset()

@@ -41,7 +41,7 @@ class Structure:
         Labels that belong to it.
     type_code : Code
         What it is.
-    color_rgb : tuple of int, optional
+    color_rgb : tuple of int
         Recommended display colour, sRGB 0 to 255.
     description : str
         At most 1024 characters.
@@ -50,7 +50,7 @@ class Structure:
     name: str
     numbers: tuple[int, ...]
     type_code: Code
-    color_rgb: tuple[int, int, int] | None = None
+    color_rgb: tuple[int, int, int]
     description: str = ""
 
 

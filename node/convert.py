@@ -31,8 +31,8 @@ _ALIGNMENT = "alignment.json"
 _ALIGNMENT_SCHEMA = "neuroseg-alignment/1"
 _MATRIX = "lps_to_reference_lps_mm"
 _MOTION_FIELDS = tuple(one.name for one in fields(Motion))
-_CHANNELS = "channels.nii.gz"
-_LABELS = "labels.nii.gz"
+CHANNELS = "channels.nii.gz"
+LABELS = "labels.nii.gz"
 _ENTROPY = "entropy.nii.gz"
 _PROBABILITIES = "probabilities.nii.gz"
 
@@ -83,7 +83,7 @@ def convert_case(
     for role, volume in volumes.items():
         spool.publish(folder / f"{role}.nii", partial(nifti.write_volume, volume))
     channels = [_channel(volumes, role, reference) for role in roles]
-    spool.publish(folder / _CHANNELS, partial(nifti.write_channels, channels))
+    spool.publish(folder / CHANNELS, partial(nifti.write_channels, channels))
     found = tuple(motions.values())
     _publish_json(_alignment(found, case.reference_role), folder / _ALIGNMENT, spool)
     frame = {"frame_of_reference_uid": reference.frame_of_reference_uid}
@@ -179,7 +179,7 @@ def read_volume(case: AssembledCase, role: Role, spool: Spool) -> Volume:
 
 def write_labels(label_map: LabelMap, case: AssembledCase, spool: Spool) -> None:
     """Keep the label map of a case."""
-    final = spool.case_folder(case.case_id) / _LABELS
+    final = spool.case_folder(case.case_id) / LABELS
     spool.publish(final, partial(nifti.write_label_map, label_map))
 
 
@@ -241,7 +241,7 @@ def read_labels(
     """Return the label map that `write_labels` kept."""
     folder = spool.case_folder(case.case_id)
     return nifti.read_label_map(
-        folder / _LABELS,
+        folder / LABELS,
         segments=segments,
         model_id=model_id,
         frame_of_reference_uid=_frame_of_reference_uid(folder),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from pydicom.dataset import Dataset
 
 from converters import series
@@ -20,14 +21,18 @@ from converters.seg_forms import build_label_map, build_layers, check_label_map,
 from converters.series import Stack
 from converters.sr import InstanceReference, ReportContext, build_report, check_report
 from converters.sr_check import segment_name
+from converters.structure_set import Structure, build_structure_set, check_structure_set
 from converters.summary_pictures import Page
-from converters.volume import LabelMap, Layers, Volume
+from converters.transfer import transferred
+from converters.volume import LabelMap, Layers, Role, Volume
 from inference.manifest import Manifest
-from node import identities, measuring
+from node import convert, identities, measuring
 from node.cases import AssembledCase, AssembledSeries, EncodedObject, ObjectKind, ReceivedInstance
 from node.regions import regions_of
 from node.spool import Spool
 from node.uids import derived_uid, device_uid
+
+_SHORT_TEXT = 1024
 
 
 class CaseEncoder:
@@ -63,7 +68,7 @@ class CaseEncoder:
     ) -> None:
         self._case, self._label_map, self._manifest = case, label_map, manifest
         self._spool = spool
-        self._sources = _sources(case, spool)
+        self._sources = _sources(case, spool, case.reference_role)
 
     def forget(self) -> None:
         """Delete what an earlier run made, which may have been asked for other forms."""
@@ -184,6 +189,43 @@ class CaseEncoder:
             written.append(self._published(ObjectKind.PICTURE, capture, name, check))
         return written
 
+    def also(self, role: Role) -> list[EncodedObject]:
+        """Return the SEG of the labels on the series of another role.
+
+        Nothing where no series serves it, where it is the reference itself, and where what was
+        found lies beside it.
+        """
+        case, manifest = self._case, self._manifest
+        if role == case.reference_role or role not in {one.role for one in case.series}:
+            return []
+        stack = _sources(case, self._spool, role)
+        motions = {one.role: one for one in convert.read_alignment(case, self._spool)}
+        to_labels = motions[role].lps_to_reference_lps_mm if role in motions else np.eye(4)
+        label_map = transferred(self._label_map, stack.grid, to_labels)
+        if self._label_map.labels.any() and not label_map.labels.any():
+            return []
+        identity = identities.identity_on(role, case, label_map, manifest)
+        seg = build_segmentation(label_map, stack.headers, identity, stack.frames)
+        check = partial(
+            check_segmentation, label_map=label_map, sources=stack.headers, frames=stack.frames
+        )
+        return [self._published(ObjectKind.ALSO, seg, also_name(role), check)]
+
+    def structures(self) -> EncodedObject:
+        """Return the labels and the model's regions as an RT Structure Set."""
+        headers, frames, label_map = self._sources.headers, self._sources.frames, self._label_map
+        structures = _structures(self._manifest)
+        identity = self._identity(ObjectKind.STRUCTURES)
+        found = build_structure_set(label_map, structures, headers, identity, frames)
+        check = partial(
+            check_structure_set,
+            label_map=label_map,
+            structures=structures,
+            sources=headers,
+            frames=frames,
+        )
+        return self._published(ObjectKind.STRUCTURES, found, "rtstruct.dcm", check)
+
     def _identity(self, kind: ObjectKind) -> SegIdentity:
         return identities.identity_of(kind, self._case, self._label_map, self._manifest)
 
@@ -211,12 +253,33 @@ class CaseEncoder:
         )
 
 
-def _sources(case: AssembledCase, spool: Spool) -> Stack:
-    """Return the reference series, whose grid and headers derived objects share."""
-    (reference,) = (one for one in case.series if one.role == case.reference_role)
+def also_name(role: Role) -> str:
+    """Return the name of the file that `CaseEncoder.also` writes for a role."""
+    return f"seg-{role}.dcm"
+
+
+def _structures(manifest: Manifest) -> list[Structure]:
+    """Return the ROIs of a model's results: its labels, then its regions, which overlap."""
+    labels = sorted(manifest.labels, key=lambda one: one.number)
+    numbers = [*((one.number,) for one in labels), *(one.labels for one in manifest.regions)]
+    return [
+        Structure(
+            name=one.label,
+            numbers=its_numbers,
+            type_code=one.type_code.as_code(),
+            color_rgb=one.color_rgb,
+            description=one.description[:_SHORT_TEXT],
+        )
+        for one, its_numbers in zip([*labels, *manifest.regions], numbers, strict=True)
+    ]
+
+
+def _sources(case: AssembledCase, spool: Spool, role: Role) -> Stack:
+    """Return the series of a role, whose grid and headers derived objects share."""
+    (serving,) = (one for one in case.series if one.role == role)
     return series.stack(
-        [spool.instance_path(one.path) for one in reference.instances],
-        reference.part,
+        [spool.instance_path(one.path) for one in serving.instances],
+        serving.part,
         limits=None,  # it was found good before it was segmented
     )
 

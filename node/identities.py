@@ -6,13 +6,13 @@ those of the last instance that was received.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from typing import Final
 
 from converters.seg import SegIdentity
-from converters.volume import LabelMap
+from converters.volume import LabelMap, Role
 from inference.manifest import Manifest
 from node.cases import AssembledCase, ObjectKind
 from node.uids import derived_uid
@@ -60,6 +60,8 @@ _SERIES: Final = {
         content="Probabilities of the model before its labels were cleaned",
         label="PROBABILITIES",
     ),
+    ObjectKind.STRUCTURES: _Series(uid="rtstruct", number=9008, title="AI contours"),
+    ObjectKind.ALSO: _Series(uid="also", number=9010),  # one series for each role, from here on
 }
 
 
@@ -86,6 +88,28 @@ def identity_of(
         software_versions=(metadata.version("neuroseg-node"), _line(manifest.model_id)),
         created_at=received.astimezone(),
         segment_descriptions={one.number: one.description[:_SHORT_TEXT] for one in manifest.labels},
+    )
+
+
+def identity_on(
+    role: Role, case: AssembledCase, label_map: LabelMap, manifest: Manifest
+) -> SegIdentity:
+    """Return who the SEG of a label map on another series is, which serves a role."""
+    common = identity_of(ObjectKind.ALSO, case, label_map, manifest)
+    uid = partial(derived_uid, case.case_id, manifest.weights_sha256)
+    rest = len(series_description(label_map, manifest, "AI tumour seg. on "))
+    what = "AI tumour seg." if rest + len(role) <= _LONG_STRING else "AI seg."
+    title = f"{what} on {role.upper()}"
+    excess = len(series_description(label_map, manifest, title)) - _LONG_STRING
+    return replace(
+        common,
+        sop_instance_uid=uid(f"also-{role}"),
+        series_instance_uid=uid(f"also-{role}-series"),
+        dimension_organization_uid=uid(f"also-{role}-dimensions"),
+        series_number=common.series_number + manifest.roles.index(role),
+        series_description=series_description(
+            label_map, manifest, title[: len(title) - max(excess, 0)]
+        ),
     )
 
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -44,7 +45,7 @@ from node.cases import (
 )
 from node.deliver import routes
 from node.disposition import Disposition
-from node.encode import CaseEncoder
+from node.encode import CaseEncoder, also_name
 from node.errors import (
     CaseOvertakenError,
     LedgerUnavailableError,
@@ -75,7 +76,10 @@ _LOGGED_AS = {
     ObjectKind.REGIONS: "regions.delivered",
     ObjectKind.LABELMAP: "labelmap.delivered",
     ObjectKind.PROBABILITIES: "probabilities.delivered",
+    ObjectKind.ALSO: "seg.delivered",
+    ObjectKind.STRUCTURES: "structures.delivered",
 }
+_BESIDE = (convert.LABELS, convert.CHANNELS, measuring.FILE_NAME)
 
 Stop = Callable[[], bool]
 """Says whether a result is no longer wanted; answers at once."""
@@ -121,8 +125,14 @@ def unserved(row: CaseRow, ledger: Ledger, destination: Destination) -> list[Enc
     return [
         one
         for one in ledger.results(row.case_id)
-        if one.sop_instance_uid not in there and one.kind in destination.kinds
+        if one.sop_instance_uid not in there and _wants(destination, one)
     ]
+
+
+def _wants(destination: Destination, one: EncodedObject) -> bool:
+    if one.kind is ObjectKind.ALSO:
+        return Path(one.path).name in map(also_name, destination.also)
+    return one.kind in destination.kinds
 
 
 def finish_if_served(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination]) -> None:
@@ -311,6 +321,12 @@ class Pipeline:
             yield encoder.regions(found)
         if ObjectKind.LABELMAP in wanted:
             yield encoder.label_map()
+        if ObjectKind.STRUCTURES in wanted:
+            yield encoder.structures()
+        for role in dict.fromkeys(
+            role for one in self._parts.settings.destinations for role in one.also
+        ):
+            yield from encoder.also(role)
         if ObjectKind.PROBABILITIES in wanted and convert.has_probabilities(case, spool):
             layers = convert.read_probabilities(case, manifest.segments, manifest.model_id, spool)
             yield encoder.probabilities(layers)
@@ -329,8 +345,9 @@ class Pipeline:
         if destination is None:
             return  # taken out of the configuration since; nobody waits for it any more
         self._note_release(row)
-        refusals = []
-        for one in unserved(row, self._ledger, destination):
+        wanted, refusals = unserved(row, self._ledger, destination), []
+        routes.prepare(wanted, self._files_for(destination, row, wanted), destination)
+        for one in wanted:
             try:
                 self._send(one, destination, job)
             except PeerRefusedError as error:  # of this object; it may well take the others
@@ -356,6 +373,18 @@ class Pipeline:
             status=receipt.status_code,
             attempt=job.attempt,
         )
+
+    def _files_for(
+        self, destination: Destination, row: CaseRow, wanted: Sequence[EncodedObject]
+    ) -> list[Path]:
+        """Return the files of a case that a folder is to hold, DICOM or not."""
+        spool = self._parts.spool
+        folder = spool.case_folder(row.case_id)
+        beside = [folder / name for name in _BESIDE] if destination.nifti else []
+        return [
+            *(spool.instance_path(one.path) for one in wanted),
+            *(one for one in beside if one.is_file()),
+        ]
 
     def _note_release(self, row: CaseRow) -> None:
         """Log that a person let a result go, before it goes the first time."""

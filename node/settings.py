@@ -291,7 +291,7 @@ _KIND_OF: Final[dict[SegForm, ObjectKind]] = {
 
 
 class Destination(_Peer):
-    """One peer that results go to; `seg` are the forms of Segmentation that it gets."""
+    """One peer, or one folder, that results go to; `seg` are the forms of Segmentation it gets."""
 
     name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
     transport: Transport
@@ -299,6 +299,10 @@ class Destination(_Peer):
     sr: bool = True
     entropy: bool = False
     pictures: bool = False
+    also: tuple[Role, ...] = ()
+    rtstruct: bool = False
+    path: str = ""
+    nifti: bool = True
     timeout_s: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")
@@ -307,6 +311,8 @@ class Destination(_Peer):
             raise ValueError("a dimse destination needs host and port")
         if self.transport is Transport.STOW and not _is_plain_url(self.url):
             raise ValueError("a stow destination needs an http(s) url without credentials in it")
+        if self.transport is Transport.FOLDER and not Path(self.path).is_absolute():
+            raise ValueError("a folder destination needs an absolute path")
         return self
 
     @model_validator(mode="after")
@@ -322,6 +328,8 @@ class Destination(_Peer):
             ObjectKind.REPORT: self.sr,
             ObjectKind.ENTROPY: self.entropy,
             ObjectKind.PICTURE: self.pictures,
+            ObjectKind.ALSO: bool(self.also),
+            ObjectKind.STRUCTURES: self.rtstruct,
         }
         return frozenset(
             [*(_KIND_OF[one] for one in self.seg), *(kind for kind, gets in beside.items() if gets)]

@@ -89,7 +89,7 @@ def test_the_example_destinations_are_valid(tmp_path: Path) -> None:
     example = text[text.index("# [[destinations]]") :]
     lines = [line.removeprefix("# ").removeprefix("#") for line in example.splitlines()]
     loaded = settings.load(_written(tmp_path, "\n".join(lines)))
-    assert [one.name for one in loaded.destinations] == ["pacs", "pacs-web"]
+    assert [one.name for one in loaded.destinations] == ["pacs", "pacs-web", "share"]
 
 
 def test_every_condition_of_a_series_rule_is_mentioned_in_the_file() -> None:
@@ -229,6 +229,13 @@ def test_a_destination_without_a_usable_address_is_refused(
     name = "" if "name" in lines else "name = 'pacs'\n"
     with pytest.raises(ConfigError, match=problem):
         settings.load(_written(tmp_path, f"[[destinations]]\n{name}{lines}\n"))
+
+
+@pytest.mark.parametrize("line", ["", "path = 'results'\n"])
+def test_a_folder_without_an_absolute_path_is_refused(tmp_path: Path, line: str) -> None:
+    one = f"[[destinations]]\nname = 'share'\ntransport = 'folder'\n{line}"
+    with pytest.raises(ConfigError, match="absolute path"):
+        settings.load(_written(tmp_path, one))
 
 
 def test_two_destinations_of_one_name_are_refused(tmp_path: Path) -> None:
