@@ -97,20 +97,21 @@ def identity_on(
     """Return who the SEG of a label map on another series is, which serves a role."""
     common = identity_of(ObjectKind.ALSO, case, label_map, manifest)
     uid = partial(derived_uid, case.case_id, manifest.weights_sha256)
-    rest = len(series_description(label_map, manifest, "AI tumour seg. on "))
-    what = "AI tumour seg." if rest + len(role) <= _LONG_STRING else "AI seg."
-    title = f"{what} on {role.upper()}"
-    excess = len(series_description(label_map, manifest, title)) - _LONG_STRING
     return replace(
         common,
         sop_instance_uid=uid(f"also-{role}"),
         series_instance_uid=uid(f"also-{role}-series"),
         dimension_organization_uid=uid(f"also-{role}-dimensions"),
         series_number=common.series_number + manifest.roles.index(role),
-        series_description=series_description(
-            label_map, manifest, title[: len(title) - max(excess, 0)]
-        ),
+        series_description=_description_on(role, label_map, manifest),
     )
+
+
+def _description_on(role: Role, label_map: LabelMap, manifest: Manifest) -> str:
+    """Return what the SEG on another series is listed as; what does not fit is cut."""
+    room = _LONG_STRING - len(series_description(label_map, manifest, " ")) + 1
+    full, short = f"AI tumour seg. on {role.upper()}", f"AI seg. on {role.upper()}"
+    return series_description(label_map, manifest, full if len(full) <= room else short[:room])
 
 
 def series_description(label_map: LabelMap, manifest: Manifest, title: str = "") -> str:

@@ -341,6 +341,52 @@ def test_the_pictures_go_to_those_who_want_them_as_one_series(
     assert set(other.arrivals) == {one.sop_instance_uid for one in results}
 
 
+def to_folder(path: Path, **wishes: object) -> Destination:
+    one = {"name": "share", "transport": "folder", "path": str(path), **wishes}
+    return Destination.model_validate(one)
+
+
+def test_each_destination_gets_exactly_what_it_wants_and_a_folder_gets_it_as_files(
+    closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive, tmp_path: Path
+) -> None:
+    target = tmp_path / "share"
+    target.mkdir()
+    share = to_folder(target, also=["flair", "t1gd"], sr=False)
+    planning = at(archive.port, "planning").model_copy(update={"rtstruct": True, "also": ("t2",)})
+    run_all(parts(spool, ledger, share, planning), closed.case_id)
+    assert ledger.case(closed.case_id).state is CaseState.DELIVERED
+    by_name = {Path(one.path).name: one for one in ledger.results(closed.case_id)}
+    assert set(by_name) == {"seg.dcm", "seg-flair.dcm", "seg-t2.dcm", "rtstruct.dcm", "sr.dcm"}
+    planned = ("seg.dcm", "seg-t2.dcm", "rtstruct.dcm", "sr.dcm")
+    assert set(archive.arrivals) == {by_name[name].sop_instance_uid for name in planned}
+    (folder,) = target.iterdir()
+    beside = {"labels.nii.gz", "channels.nii.gz", "measurements.json"}
+    assert folder.name == closed.case_id
+    assert {one.name for one in folder.iterdir()} == {"seg.dcm", "seg-flair.dcm", *beside}
+    for one in folder.iterdir():
+        assert one.read_bytes() == (spool.case_folder(closed.case_id) / one.name).read_bytes()
+    receipts = [one for one in ledger.receipts(closed.case_id) if one.destination == "share"]
+    assert {one.status_code for one in receipts} == {"stored"}
+
+
+def test_a_share_that_is_not_mounted_is_told_and_does_not_keep_others_from_theirs(
+    closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive, tmp_path: Path
+) -> None:
+    share = to_folder(tmp_path / "mnt", nifti=False)
+    all_parts = parts(spool, ledger, share, at(archive.port))
+    run_all(all_parts, closed.case_id)
+    row = ledger.case(closed.case_id)
+    assert (row.state, row.code) == (CaseState.FAILED, "FOLDER_UNAVAILABLE")
+    assert not (tmp_path / "mnt").exists()
+    assert len(archive.arrivals) == 2
+    (tmp_path / "mnt").mkdir()
+    ledger.reopen(closed.case_id)
+    run_all(all_parts, closed.case_id)
+    assert ledger.case(closed.case_id).state is CaseState.DELIVERED
+    (folder,) = (tmp_path / "mnt").iterdir()
+    assert {one.name for one in folder.iterdir()} == {"seg.dcm", "sr.dcm"}
+
+
 def test_pictures_are_drawn_for_the_page_and_not_written_as_dicom_where_nobody_wants_them(
     closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive
 ) -> None:
