@@ -29,7 +29,12 @@ STRUCTURES = [
         )
         for one in MANIFEST.segments
     ),
-    Structure(name="All", numbers=(1, 2, 3), type_code=MANIFEST.segments[0].type_code),
+    Structure(
+        name="All",
+        numbers=(1, 2, 3),
+        type_code=MANIFEST.segments[0].type_code,
+        color_rgb=(255, 255, 255),
+    ),
 ]
 
 

@@ -103,7 +103,9 @@ def test_contours_arrive_byte_for_byte(
 ) -> None:
     sources = seg_examples.read_sources(tmp_path / "series", seg_examples.EVEN)
     labels = seg_examples.label_map(seg_examples.some_labels(seg_examples.EVEN))
-    structure = Structure(name="Edema", numbers=(1,), type_code=seg_examples.EDEMA)
+    structure = Structure(
+        name="Edema", numbers=(1,), type_code=seg_examples.EDEMA, color_rgb=(255, 217, 61)
+    )
     built = build_structure_set(labels, [structure], sources, seg_examples.IDENTITY)
     file = seg_examples.written(built, tmp_path / "rtstruct.dcm")
     found = described(built, file)

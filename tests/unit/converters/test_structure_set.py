@@ -27,7 +27,13 @@ STRUCTURES = (
         )
         for one in SEGMENTS
     ),
-    Structure(name="Whole", numbers=(1, 2), type_code=EDEMA, description="All of it"),
+    Structure(
+        name="Whole",
+        numbers=(1, 2),
+        type_code=EDEMA,
+        color_rgb=(1, 2, 3),
+        description="All of it",
+    ),
 )
 
 
@@ -68,8 +74,8 @@ def test_the_contours_enclose_the_voxels_and_say_what_they_are(
     assert [one.ROIName for one in found.StructureSetROISequence] == ["Edema", "Enhancing", "Whole"]
     volumes = [float(one.ROIVolume) for one in found.StructureSetROISequence]
     assert volumes[:2] == pytest.approx(list(labels.volumes_ml().values()), rel=1e-6)
-    colours = [one.get("ROIDisplayColor") for one in found.ROIContourSequence]
-    assert colours == [list(one.color_rgb) for one in SEGMENTS] + [None]
+    colours = [tuple(one.ROIDisplayColor) for one in found.ROIContourSequence]
+    assert colours == [one.color_rgb for one in STRUCTURES]
     for one, code in zip(found.RTROIObservationsSequence, (EDEMA, ENHANCING, EDEMA), strict=True):
         assert one.RTROIInterpretedType == ""
         assert "esearch use only" in one.ROIObservationDescription
