@@ -22,7 +22,7 @@ from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from converters.errors import NiftiUnusableError
-from converters.volume import Grid, LabelMap, Role, Segment, Volume
+from converters.volume import Grid, LabelMap, Layers, Role, Segment, Volume
 
 _Image: Any = nib.Nifti1Image  # only half of nibabel is typed
 
@@ -77,6 +77,11 @@ def write_channels(volumes: Sequence[Volume], path: Path) -> None:
 def write_label_map(label_map: LabelMap, path: Path) -> None:
     """Write labels as 3-D uint8; compressed where the name ends in ``.gz``."""
     _write(label_map.labels.T, label_map.grid, path)
+
+
+def write_layers(layers: Layers, path: Path) -> None:
+    """Write layers as one 4-D uint8 file, segment last; as `write_volume`."""
+    _write(layers.values.T, layers.grid, path)
 
 
 def _write(values: NDArray[Any], grid: Grid, path: Path) -> None:
@@ -170,6 +175,36 @@ def read_label_map(
         raise NiftiUnusableError(reason=f"values beside 0 and {len(segments)} labels")
     return LabelMap(
         labels=values.astype(np.uint8),
+        grid=content.grid(frame_of_reference_uid),
+        segments=segments,
+        model_id=model_id,
+    )
+
+
+def read_layers(
+    path: Path,
+    *,
+    most: int,
+    segments: tuple[Segment, ...],
+    model_id: str,
+    frame_of_reference_uid: str,
+) -> Layers:
+    """Return a 4-D file of whole numbers from 0 to `most`, segment last, as layers.
+
+    Raises
+    ------
+    NiftiUnusableError
+        The file is damaged, not 4-D, not placed in space, or has other layers or other values.
+    """
+    content = _read(path, dimensions=4)
+    values = content.values
+    if len(values) != len(segments):
+        raise NiftiUnusableError(reason=f"{len(values)} layers, expected {len(segments)}")
+    if values.min() < 0 or values.max() > most or (values % 1).any():
+        raise NiftiUnusableError(reason=f"values that are not whole or not 0 to {most}")
+    return Layers(
+        values=values.astype(np.uint8),
+        most=most,
         grid=content.grid(frame_of_reference_uid),
         segments=segments,
         model_id=model_id,

@@ -66,7 +66,7 @@ class ShownSeries:
 
 def build_capture(
     picture: Picture,
-    seg: Dataset,
+    seg: Dataset | None,
     source: Dataset,
     identity: SegIdentity,
     more: Sequence[ShownSeries] = (),
@@ -77,8 +77,8 @@ def build_capture(
     ----------
     picture : Picture
         Pixels and what they show.
-    seg : Dataset
-        The Segmentation whose outlines it shows; pixel data is not needed.
+    seg : Dataset or None
+        The Segmentation whose outlines it shows, if there is one; pixel data is not needed.
     source : Dataset
         Header of an instance of the series that the Segmentation was made on.
     identity : SegIdentity
@@ -119,33 +119,33 @@ def build_capture(
         f"{identity.algorithm_version}, drawn over resampled images; not to be measured."
     )
     _refer(capture, seg, more)
+    derived = source if seg is None else seg
     for keyword in _LOSSY:
-        if seg.get(keyword) not in (None, ""):
-            setattr(capture, keyword, seg.get(keyword))
+        if derived.get(keyword) not in (None, ""):
+            setattr(capture, keyword, derived.get(keyword))
     dress(capture, source, identity, created)
     return capture
 
 
-def _refer(capture: Dataset, seg: Dataset, more: Sequence[ShownSeries]) -> None:
+def _refer(capture: Dataset, seg: Dataset | None, more: Sequence[ShownSeries]) -> None:
     """Say which Segmentation and which images were drawn."""
-    known = {str(one.SeriesInstanceUID) for one in seg.ReferencedSeriesSequence}
+    images, drawn = ([], []) if seg is None else _of_segmentation(seg)
+    known = {str(one.SeriesInstanceUID) for one in drawn}
     more = [one for one in more if one.series_instance_uid not in known]
-    outlined = (str(seg.SOPClassUID), str(seg.SOPInstanceUID))
-    images = [
-        _reference(*outlined),
-        *copy.deepcopy(list(seg.SourceImageSequence)),
-        *(_reference(*one) for series in more for one in series.instances),
-    ]
+    images += [_reference(*one) for series in more for one in series.instances]
     for image in images:
         purpose = hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
         image.PurposeOfReferenceCodeSequence = [purpose]
     capture.SourceImageSequence = images
+    capture.ReferencedSeriesSequence = [*drawn, *(_series(one) for one in more)]
+
+
+def _of_segmentation(seg: Dataset) -> tuple[list[Dataset], list[Dataset]]:
+    """Return references to a Segmentation and its source images, and to their series."""
+    outlined = (str(seg.SOPClassUID), str(seg.SOPInstanceUID))
     own = ShownSeries(series_instance_uid=str(seg.SeriesInstanceUID), instances=(outlined,))
-    capture.ReferencedSeriesSequence = [
-        _series(own),
-        *copy.deepcopy(list(seg.ReferencedSeriesSequence)),
-        *(_series(one) for one in more),
-    ]
+    images = [_reference(*outlined), *copy.deepcopy(list(seg.SourceImageSequence))]
+    return images, [_series(own), *copy.deepcopy(list(seg.ReferencedSeriesSequence))]
 
 
 def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:

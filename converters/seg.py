@@ -2,7 +2,8 @@
 
 The form is the one that viewers, archives and validators were found to agree on: BINARY, Explicit
 VR Little Endian, one multi-segment instance, every frame tied to its one source image, exactly one
-referenced series. `converters.seg_check` proves the written file.
+referenced series. `converters.seg_check` proves the written file; `converters.seg_forms` has the
+forms that a site may ask for besides.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from typing import Any
 import highdicom as hd
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as CodedEntry
 from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import DA, TM
 
 from converters import seg_sources
 from converters.seg_check import check_segmentation, is_binary
-from converters.volume import Code, LabelMap, Segment
+from converters.volume import Code, LabelMap, Layers, Segment
 
 __all__ = ["SegIdentity", "build_segmentation", "check_segmentation"]
 
@@ -42,6 +45,8 @@ class SegIdentity:
         Given, never drawn, so that the same case gives the same bytes.
     tracking_uids : mapping of int to str
         Tracking UID of every segment, by segment number.
+    tracking_names : mapping of int to str
+        What the Tracking ID ends in, by segment number; the number itself where nothing is said.
     series_number : int
         At least 1.
     series_description, content_description : str
@@ -73,6 +78,7 @@ class SegIdentity:
     software_versions: tuple[str, ...]
     created_at: datetime
     segment_descriptions: Mapping[int, str] = field(default_factory=dict)
+    tracking_names: Mapping[int, str] = field(default_factory=dict)
     content_label: str = "TUMOUR_SEG"
     manufacturer: str = "NeuroSeg Node"
     model_name: str = "NeuroSeg Node"
@@ -134,10 +140,55 @@ def build_segmentation(
     ----------
     DICOM PS3.3 A.51 Segmentation IOD, C.8.20 Segmentation.
     """
-    carriers = seg_sources.carriers_of(sources, label_map.grid, frames)
-    seg_sources.check_grid(label_map.grid, carriers)
+    _, rows, columns = label_map.grid.shape
+    pixels = Pixels(
+        values=label_map.labels,
+        form=masks_form(rows, columns),
+        has_any=bool(label_map.labels.any()),
+    )
+    return encode(pixels, label_map, sources, identity, frames)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pixels:
+    """What is encoded, as highdicom takes it; `most` is the Maximum Fractional Value."""
+
+    values: NDArray[Any]
+    form: SegmentationTypeValues
+    has_any: bool
+    fractional: str = "OCCUPANCY"
+    most: int = 1
+
+
+def masks_form(rows: int, columns: int) -> SegmentationTypeValues:
+    """Return the form of masks: bits, or bytes where a frame would end in the middle of one."""
+    is_bits = is_binary(rows, columns)
+    return SegmentationTypeValues.BINARY if is_bits else SegmentationTypeValues.FRACTIONAL
+
+
+def encode(
+    pixels: Pixels,
+    described: LabelMap | Layers,
+    sources: Sequence[Dataset],
+    identity: SegIdentity,
+    frames: Sequence[int],
+) -> Dataset:
+    """Return the Segmentation of pixels whose grid and segments are those of `described`."""
+    carriers = seg_sources.carriers_of(sources, described.grid, frames)
+    seg_sources.check_grid(described.grid, carriers)
     created = seg_sources.on_clock_of(sources[0], identity.created_at)
-    seg = _encoded(label_map, carriers, identity, created)
+    seg = hd.seg.Segmentation(
+        source_images=carriers,
+        pixel_array=pixels.values,
+        segmentation_type=pixels.form,
+        segment_descriptions=[
+            _described(segment, identity, described.model_id) for segment in described.segments
+        ],
+        fractional_type=pixels.fractional,
+        max_fractional_value=pixels.most,
+        omit_empty_frames=pixels.has_any,
+        **made_by(identity, created),
+    )
     seg_sources.point_at_frames(seg, sources, frames)
     _pad_with_zero(seg)
     dress(seg, sources[0], identity, created)
@@ -156,27 +207,6 @@ def dress(derived: hd.SOPClass, first: Dataset, identity: SegIdentity, created: 
     derived.BodyPartExamined = seg_sources.usable(source, "BodyPartExamined") or "BRAIN"
     _sign(derived, source, identity, created)
     seg_sources.declare_character_set(derived, source, own_text)
-
-
-def _encoded(
-    label_map: LabelMap, carriers: Sequence[Dataset], identity: SegIdentity, created: datetime
-) -> hd.seg.Segmentation:
-    _, rows, columns = label_map.grid.shape
-    kind = SegmentationTypeValues.FRACTIONAL
-    if is_binary(rows, columns):
-        kind = SegmentationTypeValues.BINARY
-    return hd.seg.Segmentation(
-        source_images=carriers,
-        pixel_array=label_map.labels,
-        segmentation_type=kind,
-        segment_descriptions=[
-            _described(segment, identity, label_map.model_id) for segment in label_map.segments
-        ],
-        fractional_type="OCCUPANCY",
-        max_fractional_value=1,
-        omit_empty_frames=bool(label_map.labels.any()),
-        **made_by(identity, created),
-    )
 
 
 def made_by(identity: SegIdentity, created: datetime) -> dict[str, Any]:
@@ -226,7 +256,7 @@ def _described(segment: Segment, identity: SegIdentity, model_id: str) -> Segmen
             source=identity.manufacturer,
         ),
         tracking_uid=identity.tracking_uids[segment.number],
-        tracking_id=f"{model_id}/{segment.number}",
+        tracking_id=f"{model_id}/{identity.tracking_names.get(segment.number, segment.number)}",
         anatomic_regions=[codes.SCT.Brain],
         display_color=CIELabColor.from_rgb(*segment.color_rgb),
     )
@@ -239,10 +269,11 @@ def _sign(seg: Dataset, source: Dataset, identity: SegIdentity, created: datetim
     for keyword in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
         for item in seg.get(keyword, ()):
             item.DimensionOrganizationUID = identity.dimension_organization_uid
-    seg.InstanceCreationDate, seg.InstanceCreationTime = seg.ContentDate, seg.ContentTime
+    seg.InstanceCreationDate, seg.InstanceCreationTime = DA(created.date()), TM(created.time())
     if "TimezoneOffsetFromUTC" in source:
         seg.TimezoneOffsetFromUTC = source.TimezoneOffsetFromUTC
     seg.SoftwareVersions = list(identity.software_versions)
-    library = seg.ContributingEquipmentSequence[-1]
-    library.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f%z")
-    seg.ContributingEquipmentSequence = [*seg_sources.scanners_of(source), library]
+    library = seg.get("ContributingEquipmentSequence", [])[-1:]
+    for one in library:
+        one.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f%z")
+    seg.ContributingEquipmentSequence = [*seg_sources.scanners_of(source), *library]

@@ -7,39 +7,54 @@ each of those is looked at here, frame by frame.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, SegmentationStorage
 
 from converters.errors import ReadBackError
 from converters.read_back import check_origin
-from converters.volume import LabelMap, Segment
+from converters.volume import LabelMap, Layers, Segment
 
 _POSITION_TOLERANCE_MM = 1e-4
 _COSINE_TOLERANCE = 1e-3  # viewers tell planes apart from here on
 
+LABEL_MAP_STORAGE: Final = UID("1.2.840.10008.5.1.4.1.1.66.7")
+"""Label Map Segmentation Storage; pydicom's dictionary does not know it yet."""
+
 _FIXED = {
-    "SOPClassUID": SegmentationStorage,
     "Modality": "SEG",
     "SamplesPerPixel": 1,
     "PhotometricInterpretation": "MONOCHROME2",
     "PixelRepresentation": 0,
-    "SegmentsOverlap": "NO",
 }
-_BINARY = {"SegmentationType": "BINARY", "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+_SEGMENTATION = {"SOPClassUID": SegmentationStorage}
+_BYTES = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+_BINARY = {
+    **_SEGMENTATION,
+    "SegmentationType": "BINARY",
+    "BitsAllocated": 1,
+    "BitsStored": 1,
+    "HighBit": 0,
+}
+_FRACTIONAL = {**_SEGMENTATION, **_BYTES, "SegmentationType": "FRACTIONAL"}
 _OCCUPANCY = {
-    "SegmentationType": "FRACTIONAL",
+    **_FRACTIONAL,
     "SegmentationFractionalType": "OCCUPANCY",
     "MaximumFractionalValue": 1,
-    "BitsAllocated": 8,
-    "BitsStored": 8,
-    "HighBit": 7,
+}
+_LABEL_MAP = {
+    **_BYTES,
+    "SOPClassUID": LABEL_MAP_STORAGE,
+    "SegmentationType": "LABELMAP",
+    "PixelPaddingValue": 0,
+    "SegmentsOverlap": "NO",
 }
 _NOT_EMPTY = (
     "SOPInstanceUID",
@@ -95,12 +110,58 @@ def check_segmentation(
         `reason` names the first thing that differs, never a value.
     """
     seg = _read(path)
-    _require(seg.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian, "TransferSyntaxUID")
-    _require(seg.file_meta.MediaStorageSOPInstanceUID == seg.SOPInstanceUID, "SOPInstanceUID")
-    _check_header(seg, sources[0])
-    _check_references(seg, sources)
-    _check_segments(seg, label_map.segments)
+    _check(seg, sources, {**_masks(sources[0]), "SegmentsOverlap": "NO"})
+    _check_segments(seg.SegmentSequence, label_map.segments)
     _require(np.array_equal(_reassembled(seg, sources, frames), label_map.labels), "labels")
+
+
+def check_layers(
+    path: Path, layers: Layers, sources: Sequence[Dataset], frames: Sequence[int] = ()
+) -> None:
+    """Raise `ReadBackError` unless the file says of each segment, by itself, what its layer says.
+
+    Parameters
+    ----------
+    path : Path
+        A written Segmentation whose segments may overlap.
+    layers : Layers
+        What was encoded.
+    sources, frames
+        As in `check_segmentation`.
+    """
+    seg, most = _read(path), layers.most
+    probability = {"SegmentationFractionalType": "PROBABILITY", "MaximumFractionalValue": most}
+    form = _masks(sources[0]) if most == 1 else {**_FRACTIONAL, **probability}
+    _check(seg, sources, {**form, "SegmentsOverlap": "YES"})
+    _check_segments(seg.SegmentSequence, layers.segments)
+    found = np.zeros_like(layers.values)
+    for number, index, plane in _placed(seg, sources, frames, most):
+        found[number - 1, index] = plane
+    for segment, values, expected in zip(layers.segments, found, layers.values, strict=True):
+        _require(np.array_equal(values, expected), f"segment {segment.number}")
+
+
+def check_label_map(
+    path: Path, label_map: LabelMap, sources: Sequence[Dataset], frames: Sequence[int] = ()
+) -> None:
+    """Raise `ReadBackError` unless a Label Map Segmentation says what the label map says.
+
+    Parameters
+    ----------
+    path : Path
+        A written Label Map Segmentation; its first segment, number 0, is the background.
+    label_map, sources, frames
+        As in `check_segmentation`.
+    """
+    seg = _read(path)
+    _check(seg, sources, _LABEL_MAP)
+    background, *segments = seg.SegmentSequence
+    _require(background.SegmentNumber == 0, "background")
+    _check_segments(segments, label_map.segments)
+    labels = np.zeros_like(label_map.labels)
+    for _, index, plane in _placed(seg, sources, frames, len(segments)):
+        labels[index] = plane
+    _require(np.array_equal(labels, label_map.labels), "labels")
 
 
 def read_labels(
@@ -142,14 +203,22 @@ def _require(condition: bool, reason: str) -> None:  # noqa: FBT001 - reads as a
         raise ReadBackError(reason=reason)
 
 
-def _check_header(seg: Dataset, source: Dataset) -> None:
-    check_origin(seg, source, has_planes=True)
-    kind = _BINARY if is_binary(source.Rows, source.Columns) else _OCCUPANCY
-    for keyword, expected in {**_FIXED, **kind}.items():
+def _masks(source: Dataset) -> Mapping[str, object]:
+    return _BINARY if is_binary(source.Rows, source.Columns) else _OCCUPANCY
+
+
+def _check(seg: Dataset, sources: Sequence[Dataset], form: Mapping[str, object]) -> None:
+    """Check everything but segments and pixels."""
+    _require(seg.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian, "TransferSyntaxUID")
+    _require(seg.file_meta.MediaStorageSOPInstanceUID == seg.SOPInstanceUID, "SOPInstanceUID")
+    check_origin(seg, sources[0], has_planes=True)
+    for keyword, expected in {**_FIXED, **form}.items():
         _require(seg.get(keyword) == expected, keyword)
     for keyword in _NOT_EMPTY:
         _require(seg.get(keyword) not in (None, "", []), f"{keyword} is absent")
-    _require(seg.SeriesInstanceUID != source.SeriesInstanceUID, "SeriesInstanceUID")
+    _require(seg.SeriesInstanceUID != sources[0].SeriesInstanceUID, "SeriesInstanceUID")
+    _check_references(seg, sources)
+    _require(bool(seg.get("SegmentSequence")), "SegmentSequence")
 
 
 def _check_references(seg: Dataset, sources: Sequence[Dataset]) -> None:
@@ -161,8 +230,7 @@ def _check_references(seg: Dataset, sources: Sequence[Dataset]) -> None:
     _require(named == {one.SOPInstanceUID for one in sources}, "ReferencedInstanceSequence")
 
 
-def _check_segments(seg: Dataset, segments: tuple[Segment, ...]) -> None:
-    items = seg.get("SegmentSequence") or []
+def _check_segments(items: Sequence[Dataset], segments: tuple[Segment, ...]) -> None:
     _require(len(items) == len(segments), "SegmentSequence")
     for item, segment in zip(items, segments, strict=True):
         _require(item.SegmentNumber == segment.number, "SegmentNumber")
@@ -177,23 +245,26 @@ def _check_segments(seg: Dataset, segments: tuple[Segment, ...]) -> None:
             _require(item.get(keyword) not in (None, "", []), f"{keyword} is absent")
 
 
-def _planes(seg: Dataset) -> NDArray[np.uint8]:
-    """Return the frames as 0 and 1, (frame, row, column); PS3.5 8.1.1: first pixel, lowest bit."""
+def _planes(seg: Dataset, most: int) -> NDArray[np.uint8]:
+    """Return the frames, (frame, row, column); PS3.5 8.1.1: first pixel, lowest bit."""
     shape = (int(seg.NumberOfFrames), seg.Rows, seg.Columns)
     values = np.frombuffer(seg.PixelData, np.uint8)
     if seg.BitsAllocated == 1:
         values = np.unpackbits(values, bitorder="little")
     count = int(np.prod(shape))
     _require(0 <= len(values) - count < 16, "length of PixelData")  # noqa: PLR2004 - padding
-    _require(values.max(initial=0) <= 1 and not values[count:].any(), "values of PixelData")
+    _require(values.max(initial=0) <= most and not values[count:].any(), "values of PixelData")
     return values[:count].reshape(shape)
 
 
-def _reassembled(
-    seg: Dataset, sources: Sequence[Dataset], frames: Sequence[int]
-) -> NDArray[np.uint8]:
-    """Return the labels as the frames' own references and positions put them together."""
-    planes, groups = _planes(seg), seg.get("PerFrameFunctionalGroupsSequence") or []
+def _placed(
+    seg: Dataset, sources: Sequence[Dataset], frames: Sequence[int], most: int
+) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+    """Yield each frame's segment (0 in a label map), slice and values, checked.
+
+    Where it lies is what its own reference and its own position say together.
+    """
+    planes, groups = _planes(seg, most), seg.get("PerFrameFunctionalGroupsSequence") or []
     _require(len(groups) == len(planes), "PerFrameFunctionalGroupsSequence")
     _check_shared(seg, sources[0])
     numbers = frames or [0] * len(sources)
@@ -201,15 +272,26 @@ def _reassembled(
         (str(one.SOPInstanceUID), number): index
         for index, (one, number) in enumerate(zip(sources, numbers, strict=True))
     }
-    labels = np.zeros((len(sources), seg.Rows, seg.Columns), np.uint8)
+    is_label_map = seg.SegmentationType == "LABELMAP"
+    known = range(1) if is_label_map else range(1, len(seg.SegmentSequence) + 1)
     seen: set[tuple[int, int]] = set()
     for plane, group in zip(planes, groups, strict=True):
-        number, index = _segment_number(group), slice_of.get(_source_of(group), -1)
-        _require(1 <= number <= len(seg.SegmentSequence), "ReferencedSegmentNumber")
+        number = 0 if is_label_map else _segment_number(group)
+        index = slice_of.get(_source_of(group), -1)
+        _require(number in known, "ReferencedSegmentNumber")
         _require(index >= 0, "source image of a frame")
         _check_plane(seg, group, sources[index])
         _require((number, index) not in seen, "a frame stands twice")
         seen.add((number, index))
+        yield number, index, plane
+
+
+def _reassembled(
+    seg: Dataset, sources: Sequence[Dataset], frames: Sequence[int]
+) -> NDArray[np.uint8]:
+    """Return the labels as the frames' own references and positions put them together."""
+    labels = np.zeros((len(sources), seg.Rows, seg.Columns), np.uint8)
+    for number, index, plane in _placed(seg, sources, frames, 1):
         _require(not (labels[index] * plane).any(), "segments overlap")
         labels[index] += plane * np.uint8(number)
     return labels

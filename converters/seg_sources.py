@@ -60,6 +60,10 @@ PATIENT_AND_STUDY = (  # type 2 in the Patient and General Study modules
     "StudyTime",
     "ReferringPhysicianName",
 )
+NOBODY = Dataset()
+"""The same attributes without a value: the patient is copied from the source afterwards."""
+for _keyword in PATIENT_AND_STUDY:
+    setattr(NOBODY, _keyword, "")
 _ACQUISITION_EQUIPMENT = (
     "Manufacturer",
     "ManufacturerModelName",
@@ -102,11 +106,13 @@ def carriers_of(
     if any(frames):
         for index, one in enumerate(carriers):
             one.SOPClassUID, one.SOPInstanceUID = MRImageStorage, _placeholder(index)
+    orientation = carriers[0].ImageOrientationPatient
+    spacing = DSfloat(_slice_spacing_mm(carriers, grid), auto_format=True)
     for one in carriers:
-        one.ImageOrientationPatient = carriers[0].ImageOrientationPatient
+        one.ImageOrientationPatient = orientation
         if one.get("SliceThickness") is None:
             one.SliceThickness = DSfloat(grid.spacing_mm[0], auto_format=True)
-        one.SpacingBetweenSlices = DSfloat(_slice_spacing_mm(carriers, grid), auto_format=True)
+        one.SpacingBetweenSlices = spacing
     return carriers
 
 
@@ -177,12 +183,11 @@ def _carrier(source: Dataset, index: int) -> Dataset:
     for keyword in _REQUIRED:
         if source.get(keyword) in (None, ""):
             raise MissingAttributeError(keyword=keyword, instance=index)
-        setattr(carrier, keyword, source.get(keyword))
+        carrier.add(copy.copy(source[keyword]))
     for keyword in _WANTED:
         if (value := usable(source, keyword)) is not None:
             setattr(carrier, keyword, value)
-    for keyword in PATIENT_AND_STUDY:
-        setattr(carrier, keyword, "")
+    carrier.update(NOBODY)
     return carrier
 
 

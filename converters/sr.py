@@ -62,8 +62,8 @@ class ReportContext:
         Of the observer; another one for every model version.
     tracking_uid : callable
         Returns the tracking UID of something named: the same for the same name, always.
-    segmentation : InstanceReference
-        The SEG of the same labels.
+    segmentation : InstanceReference or None
+        The SEG of the same labels; None where nothing was found and none is made of that.
     inputs : sequence of InstanceReference
         Every instance of every input series, those of the SEG's source series among them.
     notes : tuple of Code
@@ -73,9 +73,14 @@ class ReportContext:
     model_id: str
     device_uid: str
     tracking_uid: Callable[[str], str]
-    segmentation: InstanceReference
+    segmentation: InstanceReference | None
     inputs: Sequence[InstanceReference]
     notes: tuple[Code, ...] = ()
+
+    @property
+    def references(self) -> list[InstanceReference]:
+        """Everything that stands as evidence."""
+        return [*([] if self.segmentation is None else [self.segmentation]), *self.inputs]
 
 
 def build_report(
@@ -115,7 +120,7 @@ def build_report(
     for keyword in ("content_description", "content_label"):
         del made[keyword]  # of images only
     report = sr.Comprehensive3DSR(
-        evidence=[_evidence(one, sources[0]) for one in (context.segmentation, *context.inputs)],
+        evidence=_evidence(context.references, sources[0]),
         content=sr.MeasurementReport(
             observation_context=_observed_by(identity, context),
             procedure_reported=_MRI_OF_BRAIN,
@@ -133,16 +138,18 @@ def build_report(
     return report
 
 
-def _evidence(reference: InstanceReference, source: Dataset) -> Dataset:
-    """Return what highdicom needs of an instance; the patient is copied from the source later."""
-    evidence = Dataset()
-    evidence.StudyInstanceUID = source.StudyInstanceUID
-    evidence.SeriesInstanceUID = reference.series_instance_uid
-    evidence.SOPClassUID = reference.sop_class_uid
-    evidence.SOPInstanceUID = reference.sop_instance_uid
-    for keyword in seg_sources.PATIENT_AND_STUDY:
-        setattr(evidence, keyword, "")
-    return evidence
+def _evidence(references: Sequence[InstanceReference], source: Dataset) -> list[Dataset]:
+    """Return what highdicom needs of instances; the patient is copied from the source later."""
+    found = []
+    for one in references:
+        evidence = Dataset()
+        evidence.update(seg_sources.NOBODY)
+        evidence.StudyInstanceUID = source.StudyInstanceUID
+        evidence.SeriesInstanceUID = one.series_instance_uid
+        evidence.SOPClassUID = one.sop_class_uid
+        evidence.SOPInstanceUID = one.sop_instance_uid
+        found.append(evidence)
+    return found
 
 
 def _observed_by(identity: SegIdentity, context: ReportContext) -> sr.ObservationContext:
@@ -175,8 +182,10 @@ class _Groups:
 
     def all_of(self, sources: Sequence[Dataset], frames: Sequence[int]) -> list[_Group]:
         """Return every group: the whole, segments, regions, lesions, their enhancing tumours."""
-        found = self._found
-        groups = [self._whole(), *self._segments(str(sources[0].SeriesInstanceUID))]
+        found, seg = self._found, self._context.segmentation
+        if seg is None:
+            return [self._whole()]
+        groups = [self._whole(), *self._segments(seg, str(sources[0].SeriesInstanceUID))]
         groups += [
             self._region(one, [_volume(volume_ml)])
             for one, volume_ml in zip(found.regions, found.regions_ml, strict=True)
@@ -209,7 +218,7 @@ class _Groups:
         category: Code,
         finding: Code,
         measurements: list[sr.Measurement],
-        source: sr.SourceImageForMeasurementGroup,
+        source: sr.SourceImageForMeasurementGroup | None,
         evaluations: list[sr.QualitativeEvaluation] | None = None,
         method: CodedEntry | None = None,
     ) -> sr.MeasurementsAndQualitativeEvaluations:
@@ -222,7 +231,7 @@ class _Groups:
             method=method,
             measurements=measurements,
             qualitative_evaluations=evaluations,
-            source_images=[source],
+            source_images=None if source is None else [source],
         )
 
     def _whole(self) -> sr.MeasurementsAndQualitativeEvaluations:
@@ -251,8 +260,8 @@ class _Groups:
             evaluations=evaluations,
         )
 
-    def _segments(self, series_instance_uid: str) -> list[_Group]:
-        found, seg = self._found, self._context.segmentation
+    def _segments(self, seg: InstanceReference, series_instance_uid: str) -> list[_Group]:
+        found = self._found
         return [
             sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
                 tracking_identifier=self._tracking(
@@ -315,9 +324,11 @@ class _Groups:
             referenced_coordinates=[line],
         )
 
-    def _of_segments(self, numbers: Sequence[int]) -> sr.SourceImageForMeasurementGroup:
+    def _of_segments(self, numbers: Sequence[int]) -> sr.SourceImageForMeasurementGroup | None:
         """Return the SEG as a source, with the segments that are meant (PS3.3 10.3)."""
         seg = self._context.segmentation
+        if seg is None:
+            return None
         source = sr.SourceImageForMeasurementGroup(
             referenced_sop_class_uid=seg.sop_class_uid,
             referenced_sop_instance_uid=seg.sop_instance_uid,

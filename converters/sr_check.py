@@ -71,7 +71,8 @@ def check_report(
     found: Measurements,
     source: Dataset,
     model_id: str,
-    references: Sequence[InstanceReference],
+    segmentation: InstanceReference | None,
+    inputs: Sequence[InstanceReference],
 ) -> None:
     """Raise `ReadBackError` unless the file says exactly what was measured.
 
@@ -85,8 +86,10 @@ def check_report(
         Header of any source instance: patient and study.
     model_id : str
         What tracking identifiers begin with.
-    references : sequence of InstanceReference
-        The SEG and every instance of the input series: what must stand as evidence, once each.
+    segmentation : InstanceReference or None
+        The SEG; without one the report speaks of the whole alone.
+    inputs : sequence of InstanceReference
+        Every instance of the input series: like the SEG they must stand as evidence, once each.
 
     Raises
     ------
@@ -98,12 +101,14 @@ def check_report(
     _require(report.file_meta.MediaStorageSOPInstanceUID == report.SOPInstanceUID, "SOPInstanceUID")
     _require(report.SOPClassUID == Comprehensive3DSRStorage, "SOPClassUID")
     check_origin(report, source)
-    _check_evidence(report, references)
+    _check_evidence(report, [*([] if segmentation is None else [segmentation]), *inputs])
     groups = list(_groups(report))
     uids = [_text(group, _TRACKING_UID) for group in groups]
     _require(len(set(uids)) == len(groups), "tracking UIDs")
     named = {_text(group, _TRACKING_IDENTIFIER): group for group in groups}
     expected = _expected(found, model_id)
+    if segmentation is None:
+        expected = dict(list(expected.items())[:1])
     _require(list(named) == list(expected), "measurement groups")
     for name, figures in expected.items():
         _require(_figures(named[name]) == figures, f"measurements of {name}")

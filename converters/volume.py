@@ -28,6 +28,9 @@ MM3_PER_ML = 1000.0
 OWN_SCHEME = "99NEUROSEG"
 """Coding Scheme Designator of what no standard code says (private, PS3.3 8.2)."""
 
+PROBABILITY_OF_ONE = 255
+"""What a probability of 1 is kept as in 8 bits; the error of any is half a step at most."""
+
 T = TypeVar("T", bound=np.generic)
 
 _ROLE = re.compile(r"[a-z][a-z0-9_]{0,15}")
@@ -227,8 +230,40 @@ class LabelMap:
 
     def volumes_ml(self) -> dict[int, float]:
         """Return the volume of each segment in millilitres, by segment number."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.segments) + 1)
+        counts = {s.number: np.count_nonzero(self.labels == s.number) for s in self.segments}
         return {
-            s.number: float(counts[s.number]) * self.grid.voxel_volume_mm3 / MM3_PER_ML
-            for s in self.segments
+            number: float(count) * self.grid.voxel_volume_mm3 / MM3_PER_ML
+            for number, count in counts.items()
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layers:
+    """A value for every voxel and segment: segments may overlap.
+
+    Parameters
+    ----------
+    values : (segments, slices, rows, columns) ndarray of uint8
+        0 to `most`.
+    most : int
+        1 where layers are masks, 255 where they are probabilities, as shares of 255.
+    grid, segments, model_id
+        As of a `LabelMap`.
+    """
+
+    values: NDArray[np.uint8]
+    most: int
+    grid: Grid
+    segments: tuple[Segment, ...]
+    model_id: str
+
+    def __post_init__(self) -> None:
+        if self.values.dtype != np.uint8:
+            raise ValueError(f"values are {self.values.dtype}, expected uint8")
+        if self.values.shape != (len(self.segments), *self.grid.shape):
+            raise ValueError(f"array {self.values.shape} for {len(self.segments)} segments")
+        if tuple(s.number for s in self.segments) != tuple(range(1, len(self.segments) + 1)):
+            raise ValueError("segments are not numbered 1, 2, ... in order")
+        if self.values.max(initial=0) > self.most:
+            raise ValueError(f"value {self.values.max()} is above {self.most}")
+        object.__setattr__(self, "values", _frozen(self.values))

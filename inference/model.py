@@ -43,6 +43,8 @@ class LoadedModel:
         Whether copies that are mirrored along the manifest's axes are averaged.
     uncertainty : bool
         Whether the entropy of the probabilities is wanted.
+    probabilities : bool
+        Whether the probabilities themselves are wanted.
     """
 
     manifest: Manifest
@@ -53,6 +55,7 @@ class LoadedModel:
     mask: MaskModel | None = None
     tta: bool = False
     uncertainty: bool = False
+    probabilities: bool = False
 
 
 def granted_cores(cpu_limit: Path = _CPU_LIMIT) -> int:
@@ -77,7 +80,7 @@ def granted_cores(cpu_limit: Path = _CPU_LIMIT) -> int:
     return max(1, min(cores, int(quota) // int(period)))
 
 
-def load(
+def load(  # noqa: PLR0913 - what a site asks of a model
     manifest: Manifest,
     *,
     device: DeviceChoice = "auto",
@@ -85,6 +88,7 @@ def load(
     mask_folder: Path | None = None,
     tta: bool = False,
     uncertainty: bool = False,
+    probabilities: bool = False,
 ) -> LoadedModel:
     """Return the model with verified weights on a device.
 
@@ -98,7 +102,7 @@ def load(
         CPU threads of this process's torch; 0 for as many as the machine grants.
     mask_folder : Path, optional
         Where the brain mask network lies; see `inference.mask_model`.
-    tta, uncertainty : bool
+    tta, uncertainty, probabilities : bool
         See `LoadedModel`.
 
     Raises
@@ -124,6 +128,7 @@ def load(
         mask=mask_model.load(mask_folder) if mask_folder is not None else None,
         tta=tta,
         uncertainty=uncertainty,
+        probabilities=probabilities,
     )
 
 

@@ -7,7 +7,7 @@ their probabilities cross, and not on the edge of a coarse voxel.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from converters.volume import Grid
+from converters.volume import PROBABILITY_OF_ONE, Grid
 from inference.activation import Activation, activated
 from inference.errors import InvalidOutputError
 from inference.manifest import Manifest
@@ -156,20 +156,67 @@ def _labels(probabilities: Tensor, reading: Reading) -> Tensor:
 
 def on_reference(field: Tensor, grid: Grid, reference: Grid) -> NDArray[np.float32]:
     """Return an (x, y, z) field of the model's grid on the reference grid; 0 where that ends."""
-    axes = sides(grid, reference)
-    turned = field.permute(*(side.model_axis for side in axes))[None]
     values = np.zeros(reference.shape, dtype=np.float32)
+    for target, block in _slabs(field[None], grid, reference):
+        values[target] = block[0].numpy()
+    return values
+
+
+def probabilities_on_reference(
+    scores: Tensor, grid: Grid, reference: Grid, reading: Reading
+) -> NDArray[np.uint8]:
+    """Return the probability of each label on the reference grid, 255 for 1; 0 beyond the model's.
+
+    Parameters
+    ----------
+    scores, grid, reference, reading
+        As in `labels_on_reference`, which has checked the scores. A label's probability is that of
+        its channel.
+
+    Returns
+    -------
+    (labels, slices, rows, columns) ndarray of uint8
+        The nearest step; a slab at a time is computed, so that nothing larger is held.
+    """
+    channels = list(reading.output_indices)
+    first = 1 if reading.activation == "softmax" else 0  # the background's is the rest
+    values = np.zeros((len(channels) - first, *reference.shape), dtype=np.uint8)
+    for target, block in _slabs(
+        scores, grid, reference, lambda part: activated(part, reading.activation)[channels[first:]]
+    ):
+        values[:, *target] = (block * PROBABILITY_OF_ONE).round_().to(torch.uint8).numpy()
+    return values
+
+
+def _slabs(
+    fields: Tensor,
+    grid: Grid,
+    reference: Grid,
+    prepare: Callable[[Tensor], Tensor] = lambda part: part,
+) -> Iterator[tuple[tuple[slice, slice, slice], Tensor]]:
+    """Yield parts of the reference that the model's grid covers, with the fields there.
+
+    `prepare` is applied to what a part needs of the fields, before it is interpolated.
+    """
+    axes = sides(grid, reference)
+    turned = fields.permute(0, *(1 + side.model_axis for side in axes))
     seen = [
         np.flatnonzero((side.positions >= -HALF) & (side.positions <= count - HALF))
         for side, count in zip(axes, turned.shape[1:], strict=True)
     ]
     if not all(indices.size for indices in seen):
-        return values
-    for axis, (side, indices) in enumerate(zip(axes, seen, strict=True), start=1):
-        turned = _interpolated(turned, axis, side.positions[indices])
-    spans = tuple(slice(int(indices[0]), int(indices[-1]) + 1) for indices in seen)
-    values[spans] = turned[0].numpy()
-    return values
+        return
+    last = turned.shape[1] - 1
+    rows, columns = (slice(int(indices[0]), int(indices[-1]) + 1) for indices in seen[1:])
+    for start in range(0, seen[0].size, _SLAB):
+        slices = seen[0][start : start + _SLAB]
+        places = np.clip(axes[0].positions[slices], 0.0, last)
+        low, high = math.floor(places.min()), min(last, math.ceil(places.max()))
+        block = prepare(turned[:, low : high + 1])
+        block = _interpolated(block, 1, places - low)
+        block = _interpolated(block, 2, axes[1].positions[seen[1]])
+        block = _interpolated(block, 3, axes[2].positions[seen[2]])
+        yield (slice(int(slices[0]), int(slices[-1]) + 1), rows, columns), block
 
 
 def clip(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from converters.volume import Grid, LabelMap, Role, Volume
+from converters.volume import PROBABILITY_OF_ONE, Grid, LabelMap, Layers, Role, Volume
 from inference import (
     activation,
     brain_mask,
@@ -59,6 +59,10 @@ class Prediction:
         How well the images fit their roles.
     uncertainty : Uncertainty or None
         How unsure the model was; None where it was not asked for.
+    probabilities : Layers or None
+        That of each label, in 255ths, on the grid of the reference volume, as the network gave it:
+        not cleaned; None where nobody asked for it. With sigmoid the probability of a label is
+        that of the output which is painted as it, before others are painted over it.
     mirrored_axes : tuple of int
         Along which of the network's axes copies were mirrored and averaged.
     """
@@ -70,6 +74,7 @@ class Prediction:
     coverage: Mapping[Role, float]
     plausibility: Plausibility
     uncertainty: Uncertainty | None
+    probabilities: Layers | None
     mirrored_axes: tuple[int, ...]
 
 
@@ -162,7 +167,25 @@ def predict(
         coverage=checked.coverage,
         plausibility=checked.plausibility,
         uncertainty=unsure,
+        probabilities=_probabilities(scores, prepared, label_map, manifest)
+        if model.probabilities
+        else None,
         mirrored_axes=manifest.infer.tta_axes if model.tta else (),
+    )
+
+
+def _probabilities(
+    scores: Tensor, prepared: Prepared, label_map: LabelMap, manifest: Manifest
+) -> Layers:
+    reading = postprocess.reading_of(manifest)
+    return Layers(
+        values=postprocess.probabilities_on_reference(
+            scores, prepared.grid, label_map.grid, reading
+        ),
+        most=PROBABILITY_OF_ONE,
+        grid=label_map.grid,
+        segments=label_map.segments,
+        model_id=label_map.model_id,
     )
 
 

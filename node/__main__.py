@@ -192,7 +192,8 @@ def explain(dicom_dir: Path, config: Path | None, *, as_json: bool) -> None:
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for seg.dcm, sr.dcm, measurements.json, labels.nii.gz, channels.nii.gz, "
-    "preview.png, the pictures of the summary as PNG and DICOM (and entropy.nii.gz).",
+    "preview.png, the pictures of the summary as PNG and DICOM (and entropy.nii.gz and "
+    "probabilities.nii.gz where [model] asks for them).",
 )
 @_config
 def segment(dicom_dir: Path, out: Path, config: Path | None) -> None:

@@ -214,6 +214,7 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
         mask_folder=settings.model.brain_mask_folder,
         tta=settings.model.tta,
         uncertainty=settings.model.uncertainty,
+        probabilities=settings.model.probabilities,
     )
     detail: dict[str, Any] = {
         "model_id": manifest.model_id,

@@ -51,6 +51,11 @@ class ObjectKind(StrEnum):
     REPORT = "report"
     ENTROPY = "entropy"
     PICTURE = "picture"
+    REGIONS = "regions"
+    LABELMAP = "labelmap"
+    PROBABILITIES = "probabilities"
+    ALSO = "also"
+    STRUCTURES = "rtstruct"
 
 
 class Transport(StrEnum):
@@ -58,6 +63,7 @@ class Transport(StrEnum):
 
     DIMSE = "dimse"
     STOW = "stow"
+    FOLDER = "folder"
 
 
 # RECEIVING waits for images and HELD for a person; neither is worked on, neither is an end.

@@ -265,7 +265,8 @@ def site_of(manifest: Manifest, settings: Settings) -> Site:
     Raises
     ------
     ConfigError
-        A rule names a role that neither the model nor anybody else knows.
+        A rule names a role that neither the model nor anybody else knows, or a destination one
+        that the model has not.
     """
     known = {*manifest.roles, *_COMMON_ROLES}
     rules = tuple(one.as_rule() for one in settings.assemble.series_rules)
@@ -274,4 +275,8 @@ def site_of(manifest: Manifest, settings: Settings) -> Site:
             among = ", ".join([*sorted(known), "other"])
             reason = f"assemble.series_rules {rule.name!r}: role is none of {among}"
             raise ConfigError(reason=reason)
+    for one in settings.destinations:
+        if not {*one.also} <= {*manifest.roles}:
+            among = ", ".join(manifest.roles)
+            raise ConfigError(reason=f"destinations {one.name!r}: also is none of {among}")
     return Site(rules=rules, limits=settings.geometry.as_limits())

@@ -21,7 +21,7 @@ from converters import align, gate, nifti, register, series
 from converters.errors import InputRejectedError, RoleMissingError
 from converters.gate import Limits
 from converters.register import Motion
-from converters.volume import Grid, LabelMap, Role, Segment, Volume
+from converters.volume import PROBABILITY_OF_ONE, Grid, LabelMap, Layers, Role, Segment, Volume
 from node.cases import AssembledCase, AssembledSeries
 from node.settings import Align
 from node.spool import Spool
@@ -31,9 +31,10 @@ _ALIGNMENT = "alignment.json"
 _ALIGNMENT_SCHEMA = "neuroseg-alignment/1"
 _MATRIX = "lps_to_reference_lps_mm"
 _MOTION_FIELDS = tuple(one.name for one in fields(Motion))
-_CHANNELS = "channels.nii.gz"
-_LABELS = "labels.nii.gz"
+CHANNELS = "channels.nii.gz"
+LABELS = "labels.nii.gz"
 _ENTROPY = "entropy.nii.gz"
+_PROBABILITIES = "probabilities.nii.gz"
 
 
 def convert_case(
@@ -82,7 +83,7 @@ def convert_case(
     for role, volume in volumes.items():
         spool.publish(folder / f"{role}.nii", partial(nifti.write_volume, volume))
     channels = [_channel(volumes, role, reference) for role in roles]
-    spool.publish(folder / _CHANNELS, partial(nifti.write_channels, channels))
+    spool.publish(folder / CHANNELS, partial(nifti.write_channels, channels))
     found = tuple(motions.values())
     _publish_json(_alignment(found, case.reference_role), folder / _ALIGNMENT, spool)
     frame = {"frame_of_reference_uid": reference.frame_of_reference_uid}
@@ -178,7 +179,7 @@ def read_volume(case: AssembledCase, role: Role, spool: Spool) -> Volume:
 
 def write_labels(label_map: LabelMap, case: AssembledCase, spool: Spool) -> None:
     """Keep the label map of a case."""
-    final = spool.case_folder(case.case_id) / _LABELS
+    final = spool.case_folder(case.case_id) / LABELS
     spool.publish(final, partial(nifti.write_label_map, label_map))
 
 
@@ -188,14 +189,40 @@ def write_entropy(entropy: Volume, case: AssembledCase, spool: Spool) -> None:
     spool.publish(final, partial(nifti.write_volume, entropy))
 
 
-def drop_entropy(case: AssembledCase, spool: Spool) -> None:
-    """Delete what an earlier run may have kept; the labels are another run's now."""
-    (spool.case_folder(case.case_id) / _ENTROPY).unlink(missing_ok=True)
+def write_probabilities(layers: Layers, case: AssembledCase, spool: Spool) -> None:
+    """Keep the probability of each label, in 255ths, on the grid of the label map."""
+    final = spool.case_folder(case.case_id) / _PROBABILITIES
+    spool.publish(final, partial(nifti.write_layers, layers))
+
+
+def drop_extras(case: AssembledCase, spool: Spool) -> None:
+    """Delete what an earlier run may have kept beside its labels; they are another run's now."""
+    for name in (_ENTROPY, _PROBABILITIES):
+        (spool.case_folder(case.case_id) / name).unlink(missing_ok=True)
 
 
 def has_entropy(case: AssembledCase, spool: Spool) -> bool:
     """Say whether `write_entropy` kept something."""
     return (spool.case_folder(case.case_id) / _ENTROPY).is_file()
+
+
+def has_probabilities(case: AssembledCase, spool: Spool) -> bool:
+    """Say whether `write_probabilities` kept something."""
+    return (spool.case_folder(case.case_id) / _PROBABILITIES).is_file()
+
+
+def read_probabilities(
+    case: AssembledCase, segments: tuple[Segment, ...], model_id: str, spool: Spool
+) -> Layers:
+    """Return what `write_probabilities` kept."""
+    folder = spool.case_folder(case.case_id)
+    return nifti.read_layers(
+        folder / _PROBABILITIES,
+        most=PROBABILITY_OF_ONE,
+        segments=segments,
+        model_id=model_id,
+        frame_of_reference_uid=_frame_of_reference_uid(folder),
+    )
 
 
 def read_entropy(case: AssembledCase, spool: Spool) -> Volume:
@@ -214,7 +241,7 @@ def read_labels(
     """Return the label map that `write_labels` kept."""
     folder = spool.case_folder(case.case_id)
     return nifti.read_label_map(
-        folder / _LABELS,
+        folder / LABELS,
         segments=segments,
         model_id=model_id,
         frame_of_reference_uid=_frame_of_reference_uid(folder),

@@ -16,6 +16,7 @@ from inference.errors import (
 from node.cases import CaseState, Ending
 from node.errors import (
     CaseDeadlineError,
+    FolderUnavailableError,
     LedgerUnavailableError,
     MemoryShortError,
     PeerRefusedError,
@@ -44,6 +45,7 @@ TABLE: tuple[tuple[type[CodedError], Disposition], ...] = (
     (InvalidOutputError, Disposition.INVESTIGATE),
     (PredictionStoppedError, Disposition.INVESTIGATE),
     (PeerUnavailableError, Disposition.RETRY),
+    (FolderUnavailableError, Disposition.RETRY),
     (SpoolFullError, Disposition.RETRY),
     (SpoolUnwritableError, Disposition.RETRY),
     (LedgerUnavailableError, Disposition.RETRY),

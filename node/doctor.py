@@ -38,6 +38,11 @@ _CLOCK_SLACK = timedelta(days=1)
 _CLOCK_END = datetime(2100, 1, 1, tzinfo=UTC)
 _DEVICES = ("nvidia[0-9]*", "dxg")  # Linux; Windows Subsystem for Linux
 _MIB = 2**20
+_ANSWERS = {
+    Transport.DIMSE: "answers C-ECHO",
+    Transport.STOW: "answers QIDO-RS",
+    Transport.FOLDER: "is there and can be written",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,5 +320,4 @@ def _destination(destination: Destination, calling_ae_title: str) -> Finding:
         routes.echo(asked, calling_ae_title=calling_ae_title)
     except NodeError as error:
         return _bad(name, str(error), error.advice)
-    question = "C-ECHO" if destination.transport is Transport.DIMSE else "QIDO-RS"
-    return _good(name, f"answers {question}")
+    return _good(name, _ANSWERS[destination.transport])

@@ -119,6 +119,15 @@ class PeerRefusedError(NodeError):
     advice = "Check the destination's log and its rules for this node's AE title."
 
 
+class FolderUnavailableError(NodeError):
+    code = "FOLDER_UNAVAILABLE"
+    sentence = "the folder of {destination} cannot be used ({reason})"
+    advice = (
+        "Mount the share, free space on it, or give the node's user the right to write there; "
+        "delivery is tried again."
+    )
+
+
 class IllegalTransitionError(NodeError):
     code = "CASE_ILLEGAL_MOVE"
     sentence = "a case cannot go from {current} to {wanted}"

@@ -228,14 +228,14 @@ class Ledger(CaseFiles):
 
     def save_result(
         self,
-        seg: EncodedObject,
+        main: EncodedObject,
         *,
         summary: dict[str, Any],
         beside: Sequence[EncodedObject] = (),
         held_for: Sequence[str] = (),
         begun: CaseRow | None = None,
     ) -> None:
-        """Record a SEG, objects beside it and what the page shows of them, and move the case.
+        """Record a SEG or report, what lies beside it and what the page shows; move the case.
 
         With codes to be `held_for` it waits for a person; an earlier result that still does is
         superseded by this one.
@@ -251,12 +251,12 @@ class Ledger(CaseFiles):
         if held_for:
             values = {**held_words(held_for), "summary": {**summary, "held_for": list(held_for)}}
         with self._engine.begin() as connection:
-            connection.execute(table.delete().where(table.c.case_id == seg.case_id))
+            connection.execute(table.delete().where(table.c.case_id == main.case_id))
             connection.execute(
-                table.insert(), [{**asdict(one), "kind": one.kind.value} for one in (seg, *beside)]
+                table.insert(), [{**asdict(one), "kind": one.kind.value} for one in (main, *beside)]
             )
-            self._move(connection, seg.case_id, state, values, begun)
-            self._supersede_held(connection, self._locked(connection, seg.case_id))
+            self._move(connection, main.case_id, state, values, begun)
+            self._supersede_held(connection, self._locked(connection, main.case_id))
 
     def save_receipt(self, receipt: DeliveryReceipt) -> None:
         """Record a delivery; the first receipt of an object at a destination stands."""

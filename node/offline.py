@@ -29,10 +29,10 @@ from node.segment import segment_case
 from node.settings import Settings
 from node.spool import Spool
 
-_ENTROPY = "entropy.nii.gz"  # only where [model] uncertainty asks for it
+_ASKED_FOR = ("entropy.nii.gz", "probabilities.nii.gz")  # by [model]
 _RESULTS = (
     *("seg.dcm", "sr.dcm", "measurements.json"),
-    *("labels.nii.gz", "channels.nii.gz", "preview.png", _ENTROPY),
+    *("labels.nii.gz", "channels.nii.gz", "preview.png", *_ASKED_FOR),
 )
 _PICTURES = "summary-*"
 _BLOCK = 2**20
@@ -41,7 +41,7 @@ _BLOCK = 2**20
 def run(dicom_dir: Path, out: Path, settings: Settings) -> int:
     """Segment the one study in a folder and write the results; return the exit code."""
     out.mkdir(parents=True, exist_ok=True)
-    nobody_waits = settings.delivery.model_copy(update={"hold_codes": ()})
+    nobody_waits = settings.delivery.model_copy(update={"hold_codes": (), "empty": "seg"})
     settings = settings.model_copy(update={"destinations": (), "delivery": nobody_waits})
     written: list[str] = []
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
@@ -58,7 +58,7 @@ def run(dicom_dir: Path, out: Path, settings: Settings) -> int:
 
 def _copy_results(case_folder: Path, out: Path) -> list[str]:
     """Return the names of the files that were copied."""
-    names = [name for name in _RESULTS if name != _ENTROPY or (case_folder / name).is_file()]
+    names = [one for one in _RESULTS if one not in _ASKED_FOR or (case_folder / one).is_file()]
     names += sorted(picture.name for picture in case_folder.glob(_PICTURES))
     for name in names:
         shutil.copy2(case_folder / name, out / name)
@@ -149,6 +149,7 @@ def _perform(row: CaseRow, parts: Parts) -> None:
         mask_folder=model_settings.brain_mask_folder,
         tta=model_settings.tta,
         uncertainty=model_settings.uncertainty,
+        probabilities=model_settings.probabilities,
     )
 
     def _segment(case: AssembledCase, stop: Stop) -> LabelMap:

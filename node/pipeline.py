@@ -21,14 +21,16 @@ failure stands in `node.disposition`.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from converters.errors import CodedError
+from converters.measure import Measurements
 from converters.preview import render_preview
+from converters.summary_pictures import Page
 from converters.volume import LabelMap
 from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
@@ -43,16 +45,12 @@ from node.cases import (
 )
 from node.deliver import routes
 from node.disposition import Disposition
-from node.encode import (
-    encode_case,
-    encode_entropy,
-    encode_pictures,
-    encode_report,
-)
+from node.encode import CaseEncoder, also_name
 from node.errors import (
     CaseOvertakenError,
     LedgerUnavailableError,
     MemoryShortError,
+    PeerRefusedError,
     SpoolFullError,
     UnforeseenError,
 )
@@ -75,7 +73,13 @@ _LOGGED_AS = {
     ObjectKind.REPORT: "report.delivered",
     ObjectKind.ENTROPY: "map.delivered",
     ObjectKind.PICTURE: "picture.delivered",
+    ObjectKind.REGIONS: "regions.delivered",
+    ObjectKind.LABELMAP: "labelmap.delivered",
+    ObjectKind.PROBABILITIES: "probabilities.delivered",
+    ObjectKind.ALSO: "seg.delivered",
+    ObjectKind.STRUCTURES: "structures.delivered",
 }
+_BESIDE = (convert.LABELS, convert.CHANNELS, measuring.FILE_NAME)
 
 Stop = Callable[[], bool]
 """Says whether a result is no longer wanted; answers at once."""
@@ -126,13 +130,9 @@ def unserved(row: CaseRow, ledger: Ledger, destination: Destination) -> list[Enc
 
 
 def _wants(destination: Destination, one: EncodedObject) -> bool:
-    wanted = {
-        ObjectKind.SEG: True,
-        ObjectKind.REPORT: destination.sr,
-        ObjectKind.ENTROPY: destination.entropy,
-        ObjectKind.PICTURE: destination.pictures,
-    }
-    return wanted[one.kind]
+    if one.kind is ObjectKind.ALSO:
+        return Path(one.path).name in map(also_name, destination.also)
+    return one.kind in destination.kinds
 
 
 def finish_if_served(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination]) -> None:
@@ -273,71 +273,118 @@ class Pipeline:
         label_map = convert.read_labels(
             case, parts.manifest.segments, parts.manifest.model_id, parts.spool
         )
-        seg = encode_case(case, label_map, parts.manifest, parts.spool)
-        reference = convert.read_volume(case, case.reference_role, parts.spool)
-        picture = render_preview(reference, label_map, caption=parts.manifest.title)
-        final = parts.spool.case_folder(row.case_id) / "preview.png"
-        parts.spool.publish(final, lambda part: part.write_bytes(picture))
+        self._preview(case, label_map)
         found = measuring.of(label_map, parts.manifest)
         measured = measuring.content_of(found, case, parts.manifest)
         measuring.write(measured, case, parts.spool)
-        report = encode_report(case, found, seg, label_map, parts.manifest, parts.spool)
-        self._pass("encode:written")
         shown = summary.of(case, label_map, measured, parts.manifest, parts.spool)
         held_for = summary.held_for(shown, parts.settings.delivery)
-        beside = [
-            *self._entropy(case, label_map),
-            report,
-            *self._pictures(case, label_map, shown),
-        ]
-        self._ledger.save_result(seg, summary=shown, beside=beside, held_for=held_for, begun=row)
-        logs.get().info("seg.encoded", case_id=row.case_id, byte_count=seg.byte_count)
+        pages = pictures.draw(case, label_map, shown, parts.manifest, parts.spool)
+        encoder = CaseEncoder(case, label_map, parts.manifest, parts.spool)
+        main, *beside = self._objects(encoder, case, found, pages)
+        self._pass("encode:written")
+        self._ledger.save_result(main, summary=shown, beside=beside, held_for=held_for, begun=row)
+        logs.get().info("seg.encoded", case_id=row.case_id, byte_count=main.byte_count)
         if held_for:
             logs.get().warning("case.held", case_id=row.case_id, reason=", ".join(held_for))
 
-    def _entropy(self, case: AssembledCase, label_map: LabelMap) -> list[EncodedObject]:
-        """Return the entropy as an object, where there is one and some destination wants it."""
-        parts = self._parts
-        is_wanted = any(one.entropy for one in parts.settings.destinations)
-        if not is_wanted or not convert.has_entropy(case, parts.spool):
-            return []
-        entropy = convert.read_entropy(case, parts.spool)
-        return [encode_entropy(case, entropy, label_map, parts.manifest, parts.spool)]
-
-    def _pictures(
-        self, case: AssembledCase, label_map: LabelMap, shown: dict[str, Any]
+    def _objects(
+        self,
+        encoder: CaseEncoder,
+        case: AssembledCase,
+        found: Measurements,
+        pages: Sequence[Page],
     ) -> list[EncodedObject]:
-        """Draw the summary; return it as objects where some destination wants them."""
+        """Return what is to be delivered, and the SEG and the report whoever wants them."""
         parts = self._parts
-        pages = pictures.draw(case, label_map, shown, parts.manifest, parts.spool)
-        is_wanted = any(one.pictures for one in parts.settings.destinations)
-        if not (is_wanted or parts.keeps_pictures):
-            return []
-        return encode_pictures(case, pages, label_map, parts.manifest, parts.spool)
+        wanted = parts.settings.wanted | ({ObjectKind.PICTURE} if parts.keeps_pictures else set())
+        encoder.forget()
+        seg, made = None, []
+        if found.whole_ml or parts.settings.delivery.empty == "seg":
+            seg = encoder.seg()
+            made = [seg, *self._forms(encoder, case, found, wanted)]
+        made.append(encoder.report(found, seg))
+        if ObjectKind.PICTURE in wanted:
+            made += encoder.pictures(pages, seg)
+        return made
+
+    def _forms(
+        self,
+        encoder: CaseEncoder,
+        case: AssembledCase,
+        found: Measurements,
+        wanted: Collection[ObjectKind],
+    ) -> Iterator[EncodedObject]:
+        """Yield what is wanted beside the SEG of the labels, as far as there is any."""
+        manifest, spool = self._parts.manifest, self._parts.spool
+        if ObjectKind.REGIONS in wanted:
+            yield encoder.regions(found)
+        if ObjectKind.LABELMAP in wanted:
+            yield encoder.label_map()
+        if ObjectKind.STRUCTURES in wanted:
+            yield encoder.structures()
+        for role in dict.fromkeys(
+            role for one in self._parts.settings.destinations for role in one.also
+        ):
+            yield from encoder.also(role)
+        if ObjectKind.PROBABILITIES in wanted and convert.has_probabilities(case, spool):
+            layers = convert.read_probabilities(case, manifest.segments, manifest.model_id, spool)
+            yield encoder.probabilities(layers)
+        if ObjectKind.ENTROPY in wanted and convert.has_entropy(case, spool):
+            yield encoder.entropy(convert.read_entropy(case, spool))
+
+    def _preview(self, case: AssembledCase, label_map: LabelMap) -> None:
+        parts = self._parts
+        reference = convert.read_volume(case, case.reference_role, parts.spool)
+        picture = render_preview(reference, label_map, caption=parts.manifest.title)
+        final = parts.spool.case_folder(case.case_id) / "preview.png"
+        parts.spool.publish(final, lambda part: part.write_bytes(picture))
 
     def _deliver(self, row: CaseRow, job: Job) -> None:
         destination = self._destination(job)
         if destination is None:
             return  # taken out of the configuration since; nobody waits for it any more
         self._note_release(row)
-        for one in unserved(row, self._ledger, destination):
-            receipt = routes.send(
-                one,
-                self._parts.spool.instance_path(one.path),
-                destination,
-                calling_ae_title=self._parts.settings.receive.ae_title,
-                attempt=job.attempt,
-            )
-            self._pass("deliver:sent")
-            self._ledger.save_receipt(receipt)
-            logs.get().info(
-                _LOGGED_AS[one.kind],
-                case_id=row.case_id,
-                destination=job.destination,
-                transport=receipt.transport.value,
-                status=receipt.status_code,
-                attempt=job.attempt,
-            )
+        wanted, refusals = unserved(row, self._ledger, destination), []
+        routes.prepare(wanted, self._files_for(destination, row, wanted), destination)
+        for one in wanted:
+            try:
+                self._send(one, destination, job)
+            except PeerRefusedError as error:  # of this object; it may well take the others
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
+
+    def _send(self, one: EncodedObject, destination: Destination, job: Job) -> None:
+        receipt = routes.send(
+            one,
+            self._parts.spool.instance_path(one.path),
+            destination,
+            calling_ae_title=self._parts.settings.receive.ae_title,
+            attempt=job.attempt,
+        )
+        self._pass("deliver:sent")
+        self._ledger.save_receipt(receipt)
+        logs.get().info(
+            _LOGGED_AS[one.kind],
+            case_id=job.case_id,
+            destination=job.destination,
+            transport=receipt.transport.value,
+            status=receipt.status_code,
+            attempt=job.attempt,
+        )
+
+    def _files_for(
+        self, destination: Destination, row: CaseRow, wanted: Sequence[EncodedObject]
+    ) -> list[Path]:
+        """Return the files of a case that a folder is to hold, DICOM or not."""
+        spool = self._parts.spool
+        folder = spool.case_folder(row.case_id)
+        beside = [folder / name for name in _BESIDE] if destination.nifti else []
+        return [
+            *(spool.instance_path(one.path) for one in wanted),
+            *(one for one in beside if one.is_file()),
+        ]
 
     def _note_release(self, row: CaseRow) -> None:
         """Log that a person let a result go, before it goes the first time."""

@@ -38,6 +38,7 @@ def segment_case(
         stop=stop,
     )
     findings.write(_content(prediction), case, spool)
+    convert.drop_extras(case, spool)
     if prediction.uncertainty is not None:
         entropy = Volume(
             intensities=prediction.uncertainty.entropy,
@@ -45,8 +46,8 @@ def segment_case(
             role="entropy",
         )
         convert.write_entropy(entropy, case, spool)
-    else:
-        convert.drop_entropy(case, spool)
+    if prediction.probabilities is not None:
+        convert.write_probabilities(prediction.probabilities, case, spool)
     return prediction.label_map
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -33,7 +33,7 @@ from converters import gate
 from converters.sequence_rules import Condition, Rule
 from converters.volume import Role
 from inference.note_codes import NOTE_CODES
-from node.cases import Transport
+from node.cases import ObjectKind, Transport
 from node.errors import ConfigError
 
 _AE_TITLE_LENGTH = 16
@@ -178,6 +178,7 @@ class Model(_Branch):
     threads: int = Field(default=0, ge=0)
     tta: bool = False
     uncertainty: bool = False
+    probabilities: bool = False
 
 
 class Jobs(_Branch):
@@ -218,10 +219,11 @@ ANY_NOTE = "*"
 class Delivery(_Branch):
     """What is delivered by itself, and how failed deliveries are repeated.
 
-    Results with a note of `hold_codes` wait for a person; `first_delay_s` is doubled up to
-    `longest_delay_s`.
+    Results with a note of `hold_codes` wait for a person; `empty` is what says that nothing was
+    found; `first_delay_s` is doubled up to `longest_delay_s`.
     """
 
+    empty: Literal["seg", "report"] = "seg"
     hold_codes: tuple[str, ...] = ()
     first_delay_s: Seconds = 10.0
     longest_delay_s: Seconds = 1800.0
@@ -279,14 +281,28 @@ def _is_plain_url(text: str) -> bool:
     )
 
 
+SegForm = Literal["labels", "regions", "labelmap", "probabilities"]
+_KIND_OF: Final[dict[SegForm, ObjectKind]] = {
+    "labels": ObjectKind.SEG,
+    "regions": ObjectKind.REGIONS,
+    "labelmap": ObjectKind.LABELMAP,
+    "probabilities": ObjectKind.PROBABILITIES,
+}
+
+
 class Destination(_Peer):
-    """One peer that results go to."""
+    """One peer, or one folder, that results go to; `seg` are the forms of Segmentation it gets."""
 
     name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
     transport: Transport
+    seg: Annotated[tuple[SegForm, ...], Field(min_length=1)] = ("labels",)
     sr: bool = True
     entropy: bool = False
     pictures: bool = False
+    also: tuple[Role, ...] = ()
+    rtstruct: bool = False
+    path: str = ""
+    nifti: bool = True
     timeout_s: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")
@@ -295,7 +311,29 @@ class Destination(_Peer):
             raise ValueError("a dimse destination needs host and port")
         if self.transport is Transport.STOW and not _is_plain_url(self.url):
             raise ValueError("a stow destination needs an http(s) url without credentials in it")
+        if self.transport is Transport.FOLDER and not Path(self.path).is_absolute():
+            raise ValueError("a folder destination needs an absolute path")
         return self
+
+    @model_validator(mode="after")
+    def _gets_what_is_referred_to(self) -> Self:
+        if (self.sr or self.pictures) and "labels" not in self.seg:
+            raise ValueError("sr and pictures refer to the SEG of the labels, seg lacks labels")
+        return self
+
+    @property
+    def kinds(self) -> frozenset[ObjectKind]:
+        """What it gets, where there is such an object."""
+        beside = {
+            ObjectKind.REPORT: self.sr,
+            ObjectKind.ENTROPY: self.entropy,
+            ObjectKind.PICTURE: self.pictures,
+            ObjectKind.ALSO: bool(self.also),
+            ObjectKind.STRUCTURES: self.rtstruct,
+        }
+        return frozenset(
+            [*(_KIND_OF[one] for one in self.seg), *(kind for kind, gets in beside.items() if gets)]
+        )
 
 
 class Settings(BaseSettings):
@@ -332,7 +370,16 @@ class Settings(BaseSettings):
             raise ValueError("two destinations have the same name")
         if any(one.entropy for one in self.destinations) and not self.model.uncertainty:
             raise ValueError("a destination wants the entropy, [model] uncertainty is off")
+        if ObjectKind.PROBABILITIES in self.wanted and not self.model.probabilities:
+            raise ValueError("a destination wants probabilities, [model] probabilities is off")
+        if self.delivery.empty == "report" and not all(one.sr for one in self.destinations):
+            raise ValueError("[delivery] empty is report, a destination with sr = false gets none")
         return self
+
+    @property
+    def wanted(self) -> frozenset[ObjectKind]:
+        """What some destination gets."""
+        return frozenset().union(*(one.kinds for one in self.destinations))
 
     @property
     def ledger_url(self) -> str:

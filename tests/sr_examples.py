@@ -103,8 +103,14 @@ class Report:
 
     def check(self, path: Path | None = None) -> None:
         """Prove a file against the measurements."""
-        references = [self.context.segmentation, *self.context.inputs]
-        check_report(path or self.path, self.found, self.sources[0], MODEL_ID, references)
+        check_report(
+            path or self.path,
+            self.found,
+            self.sources[0],
+            MODEL_ID,
+            self.context.segmentation,
+            self.context.inputs,
+        )
 
 
 def write_report(
@@ -113,6 +119,7 @@ def write_report(
     sources: Sequence[Dataset],
     frames: Sequence[int] = (),
     notes: tuple[Code, ...] = NOTES,
+    segmentation: InstanceReference | None = SEG,
 ) -> Report:
     """Build, write and check a SEG and its report."""
     identity = replace(seg_examples.IDENTITY, tracking_uids=IDENTITY.tracking_uids)
@@ -129,7 +136,7 @@ def write_report(
         model_id=MODEL_ID,
         device_uid="2.25.77000",
         tracking_uid=tracking_uid,
-        segmentation=SEG,
+        segmentation=segmentation,
         inputs=(*inputs, *OTHER_SERIES),
         notes=notes,
     )

@@ -89,7 +89,10 @@ def parts(spool: Spool, ledger: Ledger, *destinations: Destination) -> Parts:
             destinations=destinations,
             delivery=delivery,
             align=Align(registration="off"),
-            model=Model(uncertainty=any(one.entropy for one in destinations)),
+            model=Model(
+                uncertainty=any(one.entropy for one in destinations),
+                probabilities=any("probabilities" in one.seg for one in destinations),
+            ),
         ),
         ledger=ledger,
         spool=spool,

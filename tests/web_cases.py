@@ -278,6 +278,9 @@ class WebNode:
         (folder / "channels.nii.gz").write_bytes(b"\x1f\x8b channels")
         (folder / "entropy.nii.gz").write_bytes(b"\x1f\x8b entropy")
         (folder / "entropy.dcm").write_bytes(b"DICM entropy")
+        (folder / "probabilities.nii.gz").write_bytes(b"\x1f\x8b probabilities")
+        for form in ("regions", "labelmap", "probabilities"):
+            (folder / f"{form}.dcm").write_bytes(f"DICM {form}".encode())
         (folder / "sr.dcm").write_bytes(b"DICM report")
         (folder / "measurements.json").write_bytes(b"{}")
         row = self.ledger.case(case_id)

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Final
 
 from node.cases import DeliveryReceipt, EncodedObject, Transport
-from node.deliver import store_scu, stow_client
+from node.deliver import results_folder, store_scu, stow_client
 from node.settings import Destination
+
+_ROUTES: Final[dict[Transport, ModuleType]] = {
+    Transport.DIMSE: store_scu,
+    Transport.STOW: stow_client,
+    Transport.FOLDER: results_folder,
+}
+
+
+def prepare(
+    objects: Sequence[EncodedObject], files: Sequence[Path], destination: Destination
+) -> None:
+    """Put everything that a folder is to get into it; nothing to do for other destinations.
+
+    Parameters
+    ----------
+    objects, files, destination
+        See `results_folder.place`.
+    """
+    if objects and destination.transport is Transport.FOLDER:
+        results_folder.place(objects, files, destination)
 
 
 def send(
@@ -25,12 +48,15 @@ def send(
         Nobody could be reached, or no answer came: to be tried again.
     PeerRefusedError
         The destination said no.
+    FolderUnavailableError
+        What `prepare` put there is not there.
     """
-    route = stow_client.send if destination.transport is Transport.STOW else store_scu.send
-    return route(seg, file, destination, calling_ae_title=calling_ae_title, attempt=attempt)
+    receipt: DeliveryReceipt = _ROUTES[destination.transport].send(
+        seg, file, destination, calling_ae_title=calling_ae_title, attempt=attempt
+    )
+    return receipt
 
 
 def echo(destination: Destination, *, calling_ae_title: str) -> None:
     """Ask the destination whether it is there; raises as `send` does."""
-    route = stow_client.echo if destination.transport is Transport.STOW else store_scu.echo
-    route(destination, calling_ae_title=calling_ae_title)
+    _ROUTES[destination.transport].echo(destination, calling_ae_title=calling_ae_title)

@@ -31,10 +31,14 @@ FILES = {
     "seg.dcm": "application/dicom",
     "sr.dcm": "application/dicom",
     "measurements.json": "application/json",
+    "regions.dcm": "application/dicom",
+    "labelmap.dcm": "application/dicom",
+    "probabilities.dcm": "application/dicom",
     "entropy.dcm": "application/dicom",
     "labels.nii.gz": "application/gzip",
     "channels.nii.gz": "application/gzip",
     "entropy.nii.gz": "application/gzip",
+    "probabilities.nii.gz": "application/gzip",
     PREVIEW: "image/png",
 }
 

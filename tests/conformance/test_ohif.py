@@ -22,7 +22,7 @@ from converters.seg import build_segmentation, check_segmentation
 from converters.series import Stack
 from converters.volume import Grid, LabelMap, Volume
 from inference import manifest
-from node.encode import series_description
+from node.identities import series_description
 from node.ledger import Ledger
 from node.spool import Spool
 from tests import enhanced, ohif, seg_examples

@@ -15,6 +15,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from converters.structure_set import Structure, build_structure_set
 from node.cases import EncodedObject, Transport
 from node.deliver import routes
 from node.demo.archive import OrthancArchive, choose_archive
@@ -30,6 +31,7 @@ from tests.scripted_peers import (
 )
 
 pytestmark = pytest.mark.integration
+BY_NETWORK = (Transport.DIMSE, Transport.STOW)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def found_by_qido(orthanc: OrthancArchive, seg: EncodedObject) -> list[str]:
     return [one["00080018"]["Value"][0] for one in answer.json()]
 
 
-@pytest.mark.parametrize("transport", list(Transport))
+@pytest.mark.parametrize("transport", BY_NETWORK)
 @pytest.mark.parametrize(
     "transfer_syntax",
     [ExplicitVRLittleEndian, ImplicitVRLittleEndian],
@@ -81,7 +83,7 @@ def test_an_object_arrives_byte_for_byte_and_is_found(
     assert data_set_bytes(held.path) == data_set_bytes(file)
 
 
-@pytest.mark.parametrize("transport", list(Transport))
+@pytest.mark.parametrize("transport", BY_NETWORK)
 def test_a_report_arrives_byte_for_byte(
     orthanc: OrthancArchive, tmp_path: Path, transport: Transport
 ) -> None:
@@ -95,11 +97,30 @@ def test_a_report_arrives_byte_for_byte(
     assert data_set_bytes(held.path) == data_set_bytes(file)
 
 
+@pytest.mark.parametrize("transport", BY_NETWORK)
+def test_contours_arrive_byte_for_byte(
+    orthanc: OrthancArchive, tmp_path: Path, transport: Transport
+) -> None:
+    sources = seg_examples.read_sources(tmp_path / "series", seg_examples.EVEN)
+    labels = seg_examples.label_map(seg_examples.some_labels(seg_examples.EVEN))
+    structure = Structure(
+        name="Edema", numbers=(1,), type_code=seg_examples.EDEMA, color_rgb=(255, 217, 61)
+    )
+    built = build_structure_set(labels, [structure], sources, seg_examples.IDENTITY)
+    file = seg_examples.written(built, tmp_path / "rtstruct.dcm")
+    found = described(built, file)
+    destination = destination_of(orthanc, transport)
+    receipt = routes.send(found, file, destination, calling_ae_title="NEUROSEG", attempt=1)
+    assert receipt.status_code == "0x0000"
+    (held,) = orthanc.find(found.study_instance_uid, "RTSTRUCT")
+    assert data_set_bytes(held.path) == data_set_bytes(file)
+
+
 def test_the_same_object_by_every_way_twice_is_one_object(
     orthanc: OrthancArchive, tmp_path: Path
 ) -> None:
     seg, file = small_object(tmp_path)
-    for attempt, transport in enumerate([*Transport, *Transport], start=1):
+    for attempt, transport in enumerate([*BY_NETWORK, *BY_NETWORK], start=1):
         destination = destination_of(orthanc, transport)
         routes.send(seg, file, destination, calling_ae_title="NEUROSEG", attempt=attempt)
     assert found_by_qido(orthanc, seg) == [seg.sop_instance_uid]

@@ -7,12 +7,13 @@ import hashlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import nibabel
 import numpy as np
 import pytest
 
-from converters.volume import LabelMap, Volume
+from converters.volume import LabelMap, Layers, Volume
 from inference.errors import ChannelImplausibleError
 from node import convert, findings
 from node.cases import AssembledCase, CaseState, ObjectKind, Stage
@@ -21,7 +22,7 @@ from node.jobs import Job
 from node.ledger import Ledger
 from node.pipeline import Pipeline, Segmenter, Stop, delay_s, next_jobs
 from node.rows import CaseRow
-from node.settings import Align, Delivery
+from node.settings import Align, Delivery, Destination
 from node.spool import Spool
 from tests import peers, phantoms
 from tests.peers import free_port
@@ -197,6 +198,128 @@ def test_the_entropy_goes_to_those_who_want_it_and_a_retry_sends_only_what_lacks
     assert all(count == 1 for one in (late, archive) for count in one.arrivals.values())
 
 
+def with_everything(spool: Spool) -> Segmenter:
+    """Return a segmenter that keeps probabilities, as the engine does where it is asked to."""
+    label = bright_is_tumour(spool)
+
+    def _segment(case: AssembledCase, stop: Stop) -> LabelMap:
+        found = label(case, stop)
+        shape = (len(found.segments), *found.grid.shape)
+        values = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+        layers = Layers(
+            values=values,
+            most=255,
+            grid=found.grid,
+            segments=found.segments,
+            model_id=found.model_id,
+        )
+        convert.write_probabilities(layers, case, spool)
+        return found
+
+    return _segment
+
+
+def getting(port: int, name: str, *seg: str, sr: bool = False) -> Destination:
+    return at(port, name).model_copy(update={"seg": seg, "sr": sr})
+
+
+def test_every_destination_gets_the_forms_that_it_asks_for(
+    closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive, tmp_path: Path
+) -> None:
+    other = DemoArchive(tmp_path / "other")
+    other.start()
+    try:
+        wanting = (
+            getting(archive.port, "usual", "labels", sr=True),
+            getting(archive.port, "nested", "regions"),
+            getting(other.port, "machines", "labelmap", "probabilities"),
+        )
+        usual = parts(spool, ledger, *wanting)
+        run_all(dataclasses.replace(usual, segmenter=with_everything(spool)), closed.case_id)
+    finally:
+        other.stop()
+    assert ledger.case(closed.case_id).state is CaseState.DELIVERED
+    kind_of = {one.sop_instance_uid: one.kind for one in ledger.results(closed.case_id)}
+    assert len(set(kind_of.values())) == len(kind_of) == 5
+    got: dict[str, set[ObjectKind]] = {}
+    for receipt in ledger.receipts(closed.case_id):
+        got.setdefault(receipt.destination, set()).add(kind_of[receipt.sop_instance_uid])
+    assert got == {
+        "usual": {ObjectKind.SEG, ObjectKind.REPORT},
+        "nested": {ObjectKind.REGIONS},
+        "machines": {ObjectKind.LABELMAP, ObjectKind.PROBABILITIES},
+    }
+    assert {kind_of[uid] for uid in other.arrivals} == got["machines"]
+
+
+def test_forms_that_nobody_asks_for_are_not_made(
+    closed: CaseRow, spool: Spool, ledger: Ledger
+) -> None:
+    usual = parts(spool, ledger)
+    run_all(dataclasses.replace(usual, segmenter=with_everything(spool)), closed.case_id)
+    assert {path.name for path in spool.case_folder(closed.case_id).glob("*.dcm")} == {
+        "seg.dcm",
+        "sr.dcm",
+    }
+
+
+@pytest.mark.integration
+def test_a_form_that_a_destination_refuses_keeps_nothing_else_from_it(
+    closed: CaseRow, spool: Spool, ledger: Ledger, orthanc: peers.Orthanc
+) -> None:
+    """Orthanc takes no Label Map Segmentation by C-STORE unless it is told to."""
+    wanting = getting(orthanc.dicom_port, "pacs", "labelmap", "labels", "regions", sr=True)
+    run_all(parts(spool, ledger, wanting), closed.case_id)
+    row = ledger.case(closed.case_id)
+    assert (row.state, row.code) == (CaseState.FAILED, "PEER_REFUSED")
+    assert row.sentence == "pacs refused the object with status context rejected"
+    results = {one.kind: one.sop_instance_uid for one in ledger.results(closed.case_id)}
+    there = {one.sop_instance_uid for one in ledger.receipts(closed.case_id)}
+    assert there == set(results.values()) - {results[ObjectKind.LABELMAP]}
+    stored = orthanc.find_instances(row.study_instance_uid, "SEG")
+    assert set(stored) == {results[ObjectKind.SEG], results[ObjectKind.REGIONS]}
+
+
+def nothing_found(spool: Spool) -> Segmenter:
+    label = bright_is_tumour(spool)
+
+    def _segment(case: AssembledCase, stop: Stop) -> LabelMap:
+        found = label(case, stop)
+        return dataclasses.replace(found, labels=np.zeros_like(found.labels))
+
+    return _segment
+
+
+@pytest.mark.parametrize(
+    ("empty", "expected"),
+    [
+        ("seg", {ObjectKind.SEG, ObjectKind.REGIONS, ObjectKind.REPORT, ObjectKind.PICTURE}),
+        ("report", {ObjectKind.REPORT, ObjectKind.PICTURE}),
+    ],
+)
+def test_that_nothing_was_found_is_said_as_the_site_wants_it(
+    closed: CaseRow,
+    spool: Spool,
+    ledger: Ledger,
+    archive: DemoArchive,
+    *,
+    empty: Literal["seg", "report"],
+    expected: set[ObjectKind],
+) -> None:
+    wanting = getting(archive.port, "pacs", "labels", "regions", sr=True)
+    usual = parts(spool, ledger, wanting.model_copy(update={"pictures": True}))
+    delivery = usual.settings.delivery.model_copy(update={"empty": empty})
+    settings = usual.settings.model_copy(update={"delivery": delivery})
+    run_all(
+        dataclasses.replace(usual, settings=settings, segmenter=nothing_found(spool)),
+        closed.case_id,
+    )
+    assert ledger.case(closed.case_id).state is CaseState.DELIVERED
+    results = ledger.results(closed.case_id)
+    assert {one.kind for one in results} == expected
+    assert set(archive.arrivals) == {one.sop_instance_uid for one in results}
+
+
 def test_the_pictures_go_to_those_who_want_them_as_one_series(
     closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive, tmp_path: Path
 ) -> None:
@@ -216,6 +339,52 @@ def test_the_pictures_go_to_those_who_want_them_as_one_series(
     assert len(others) == 2  # SEG and report
     assert set(archive.arrivals) == others
     assert set(other.arrivals) == {one.sop_instance_uid for one in results}
+
+
+def to_folder(path: Path, **wishes: object) -> Destination:
+    one = {"name": "share", "transport": "folder", "path": str(path), **wishes}
+    return Destination.model_validate(one)
+
+
+def test_each_destination_gets_exactly_what_it_wants_and_a_folder_gets_it_as_files(
+    closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive, tmp_path: Path
+) -> None:
+    target = tmp_path / "share"
+    target.mkdir()
+    share = to_folder(target, also=["flair", "t1gd"], sr=False)
+    planning = at(archive.port, "planning").model_copy(update={"rtstruct": True, "also": ("t2",)})
+    run_all(parts(spool, ledger, share, planning), closed.case_id)
+    assert ledger.case(closed.case_id).state is CaseState.DELIVERED
+    by_name = {Path(one.path).name: one for one in ledger.results(closed.case_id)}
+    assert set(by_name) == {"seg.dcm", "seg-flair.dcm", "seg-t2.dcm", "rtstruct.dcm", "sr.dcm"}
+    planned = ("seg.dcm", "seg-t2.dcm", "rtstruct.dcm", "sr.dcm")
+    assert set(archive.arrivals) == {by_name[name].sop_instance_uid for name in planned}
+    (folder,) = target.iterdir()
+    beside = {"labels.nii.gz", "channels.nii.gz", "measurements.json"}
+    assert folder.name == closed.case_id
+    assert {one.name for one in folder.iterdir()} == {"seg.dcm", "seg-flair.dcm", *beside}
+    for one in folder.iterdir():
+        assert one.read_bytes() == (spool.case_folder(closed.case_id) / one.name).read_bytes()
+    receipts = [one for one in ledger.receipts(closed.case_id) if one.destination == "share"]
+    assert {one.status_code for one in receipts} == {"stored"}
+
+
+def test_a_share_that_is_not_mounted_is_told_and_does_not_keep_others_from_theirs(
+    closed: CaseRow, spool: Spool, ledger: Ledger, archive: DemoArchive, tmp_path: Path
+) -> None:
+    share = to_folder(tmp_path / "mnt", nifti=False)
+    all_parts = parts(spool, ledger, share, at(archive.port))
+    run_all(all_parts, closed.case_id)
+    row = ledger.case(closed.case_id)
+    assert (row.state, row.code) == (CaseState.FAILED, "FOLDER_UNAVAILABLE")
+    assert not (tmp_path / "mnt").exists()
+    assert len(archive.arrivals) == 2
+    (tmp_path / "mnt").mkdir()
+    ledger.reopen(closed.case_id)
+    run_all(all_parts, closed.case_id)
+    assert ledger.case(closed.case_id).state is CaseState.DELIVERED
+    (folder,) = (tmp_path / "mnt").iterdir()
+    assert {one.name for one in folder.iterdir()} == {"seg.dcm", "sr.dcm"}
 
 
 def test_pictures_are_drawn_for_the_page_and_not_written_as_dicom_where_nobody_wants_them(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from converters import nifti
 from converters.errors import NiftiUnusableError
-from converters.volume import Code, Grid, LabelMap, Segment, Volume
+from converters.volume import Code, Grid, LabelMap, Layers, Segment, Volume
 from tests.phantoms import WrittenStudy
 
 NiftiImage: Any = nib.Nifti1Image  # only half of nibabel is typed
@@ -121,6 +122,23 @@ def test_a_label_map_comes_back_bit_for_bit(volume: Volume, tmp_path: Path) -> N
     assert back.segments == SEGMENTS
     assert back.model_id == "m@1"
     assert NiftiImage.from_filename(tmp_path / "x.nii.gz").get_data_dtype() == np.uint8
+
+
+def test_layers_come_back_bit_for_bit(volume: Volume, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 256, (2, *volume.grid.shape)).astype(np.uint8)
+    given = Layers(values=values, most=255, grid=volume.grid, segments=SEGMENTS[:2], model_id="m@1")
+    path = tmp_path / "x.nii.gz"
+    nifti.write_layers(given, path)
+    read = partial(nifti.read_layers, path, model_id="m@1", frame_of_reference_uid="1.2")
+    back = read(most=255, segments=given.segments)
+    assert np.array_equal(back.values, values)
+    assert back.grid.is_same_place(volume.grid)
+    assert NiftiImage.from_filename(path).get_data_dtype() == np.uint8
+    with pytest.raises(NiftiUnusableError, match="2 layers, expected 1"):
+        read(most=255, segments=given.segments[:1])
+    with pytest.raises(NiftiUnusableError, match="not 0 to 9"):
+        read(most=9, segments=given.segments)
 
 
 def test_the_same_volume_gives_the_same_bytes(volume: Volume, tmp_path: Path) -> None:

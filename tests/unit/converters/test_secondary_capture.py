@@ -152,3 +152,15 @@ def test_a_source_that_lacks_an_attribute_gives_a_good_picture(
     path = seg_examples.written(build_capture(PICTURE, seg, sources[0], OWN), tmp_path / "c.dcm")
     check_capture(path, PICTURE, sources[0])
     assert pydicom.dcmread(path)[keyword].is_empty
+
+
+def test_without_a_segmentation_a_capture_refers_to_the_images_that_it_shows(
+    sources: list[Dataset], tmp_path: Path
+) -> None:
+    sources[0].LossyImageCompression = "01"
+    ds = read_back(build_capture(PICTURE, None, sources[0], OWN, [FLAIR]), tmp_path)
+    check_capture(tmp_path / "capture.dcm", PICTURE, sources[0])
+    assert [one.SeriesInstanceUID for one in ds.ReferencedSeriesSequence] == ["2.25.3000"]
+    images = [one.ReferencedSOPInstanceUID for one in ds.SourceImageSequence]
+    assert images == ["2.25.3001", "2.25.3002"]
+    assert ds.LossyImageCompression == "01"

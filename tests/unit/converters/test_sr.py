@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from converters.errors import ReadBackError
+from converters.measure import measure
 from converters.sr import build_report
 from tests import seg_examples, sr_examples
 from tests.sr_examples import IDENTITY, MODEL_ID, NOTES, SEG, SHAPE, Report, write_report
@@ -318,3 +320,21 @@ def test_a_report_that_says_something_else_is_seen(
     with pytest.raises(ReadBackError) as caught:
         report.check(tmp_path / "spoilt.dcm")
     assert reason in str(caught.value)
+
+
+def test_without_a_segmentation_the_report_says_that_there_is_no_tumour_and_nothing_else(
+    sources: list[Dataset], tmp_path: Path
+) -> None:
+    nothing = sr_examples.label_map(np.zeros(SHAPE, np.uint8))
+    report = write_report(tmp_path, nothing, sources, segmentation=None)
+    (name, whole), *more = groups_of(report.path).items()
+    assert (name, more) == ("Whole tumour", [])
+    said = items_of(whole, "CODE")
+    assert said["Presence of property"].ConceptCodeSequence[0].CodeMeaning == "Absent"
+    assert numbers_of(whole)["Volume"] == (0.0, "mL")
+    assert not items_of(whole, "IMAGE")
+    assert SEG.sop_instance_uid.encode() not in report.path.read_bytes()
+    other = sr_examples.two_lesions(sources)
+    found = measure(other, sr_examples.REGIONS)
+    with pytest.raises(ReadBackError, match="Whole tumour"):
+        replace(report, found=found).check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -111,6 +112,39 @@ def test_labels_equal_interpolating_every_probability_everywhere(name: str) -> N
     assert clear.mean() > 0.99
     assert np.array_equal(labels[clear], expected[clear])
     assert len(np.unique(labels)) == 3
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_kept_probabilities_are_at_most_half_a_step_off(
+    name: str, activation: Literal["softmax", "sigmoid"]
+) -> None:
+    reference = REFERENCES[name]
+    grid = preprocess.model_grid(reference, (2.0, 2.0, 2.0))
+    scores = 3.0 * np.random.default_rng(5).normal(size=(3, *grid.shape))
+    if activation == "softmax":
+        reading = Reading(activation=activation, output_indices=(1, 2, 0))
+        shares = (np.exp(scores) / np.exp(scores).sum(axis=0))[[2, 0]]
+    else:
+        reading = Reading(activation=activation, output_indices=(2, 0, 1), thresholds=(0.5,) * 3)
+        shares = (1.0 / (1.0 + np.exp(-scores)))[[2, 0, 1]]
+    found = postprocess.probabilities_on_reference(
+        torch.from_numpy(scores.astype(np.float32)), grid, reference, reading
+    )
+    way = np.linalg.inv(grid.index_to_lps_mm) @ reference.index_to_lps_mm
+    expected = np.stack(
+        [
+            ndimage.affine_transform(
+                part, way[:3, :3], way[:3, 3], reference.shape, order=1, mode="nearest"
+            )
+            for part in shares
+        ]
+    )
+    index = np.moveaxis(np.indices(reference.shape), 0, -1) @ way[:3, :3].T + way[:3, 3]
+    inside = ((index > -0.49) & (index < np.array(grid.shape) - 0.51)).all(axis=-1)
+    assert found.dtype == np.uint8
+    assert np.abs(found / 255 - expected)[:, inside].max() < 0.5 / 255 + 1e-5
+    assert inside.mean() > 0.9
 
 
 def test_outside_the_models_grid_everything_is_background() -> None:

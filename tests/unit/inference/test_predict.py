@@ -313,7 +313,7 @@ def test_the_entropy_is_highest_where_labels_meet(demo: LoadedModel, study: Phan
     asked = replace(demo, uncertainty=True)
     found = predict(list(study.volumes.values()), asked, reference_role="t1gd")
     plain = predict(list(study.volumes.values()), demo, reference_role="t1gd")
-    assert plain.uncertainty is None
+    assert (plain.uncertainty, plain.probabilities) == (None, None)
     unsure = found.uncertainty
     assert unsure is not None
     labels = found.label_map.labels
@@ -326,6 +326,20 @@ def test_the_entropy_is_highest_where_labels_meet(demo: LoadedModel, study: Phan
     assert unsure.entropy[border].mean() > unsure.entropy[inner].mean()
     assert set(unsure.mean_by_label) == {one.label for one in found.label_map.segments}
     assert unsure.p95 == pytest.approx(np.percentile(unsure.entropy[is_tumour], 95), rel=1e-5)
+
+
+def test_probabilities_are_kept_where_they_are_asked_for(
+    demo: LoadedModel, study: PhantomStudy
+) -> None:
+    volumes = list(study.volumes.values())
+    found = predict(volumes, replace(demo, probabilities=True), reference_role="t1gd")
+    layers, labels = found.probabilities, found.label_map.labels
+    assert layers is not None
+    assert layers.values.shape == (len(demo.manifest.labels), *labels.shape)
+    for number, values in enumerate(layers.values, start=1):
+        assert values[labels == number].mean() > values[labels == 0].mean()
+    rest = 255 - layers.values.sum(axis=0, dtype=np.int64)
+    assert rest.min() >= -2  # every layer is rounded by itself
 
 
 def test_a_result_that_cannot_be_is_noted(quick: LoadedModel, study: PhantomStudy) -> None:

@@ -17,6 +17,7 @@ from node.cases import CaseState
 from node.disposition import Disposition
 from node.errors import (
     CaseDeadlineError,
+    FolderUnavailableError,
     MemoryShortError,
     PeerRefusedError,
     PeerUnavailableError,
@@ -31,6 +32,7 @@ EXPECTED: list[tuple[CodedError, Disposition]] = [
     (DeviceMemoryError(window_count=2, voxels=100), Disposition.RETRY_BRIEFLY),
     (MemoryShortError(place="postprocess.py:3"), Disposition.RETRY_BRIEFLY),
     (PeerUnavailableError(destination="pacs", reason="refused"), Disposition.RETRY),
+    (FolderUnavailableError(destination="share", reason="full"), Disposition.RETRY),
     (SpoolFullError(free_bytes=1, floor_bytes=2), Disposition.RETRY),
     (PeerRefusedError(destination="pacs", status="0xC000"), Disposition.INVESTIGATE),
     (CaseDeadlineError(missing="t2"), Disposition.REJECT),

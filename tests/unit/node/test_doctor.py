@@ -225,6 +225,8 @@ def test_each_destination_is_asked(tmp_path: Path, archive: DemoArchive) -> None
             {"name": "here", "transport": "dimse", "host": "127.0.0.1", "port": archive.port},
             {"name": "away", "transport": "dimse", "host": "127.0.0.1", "port": closed_port()},
             {"name": "locked", "transport": "stow", "url": refusing.url},
+            {"name": "share", "transport": "folder", "path": str(tmp_path)},
+            {"name": "unmounted", "transport": "folder", "path": str(tmp_path / "mnt")},
         ]
         settings = settings_in(tmp_path, destinations=destinations)
         told = {one.name: one for one in doctor.checks(settings, None)}
@@ -232,7 +234,9 @@ def test_each_destination_is_asked(tmp_path: Path, archive: DemoArchive) -> None
     assert not told["destination away"].ok
     assert "no connection" in told["destination away"].detail
     assert "HTTP 401" in told["destination locked"].detail
-    assert all(told[f"destination {name}"].advice for name in ("away", "locked"))
+    assert told["destination share"].detail == "is there and can be written"
+    assert "no such folder" in told["destination unmounted"].detail
+    assert all(told[f"destination {name}"].advice for name in ("away", "locked", "unmounted"))
 
 
 @pytest.mark.parametrize("years", [-30, 200])

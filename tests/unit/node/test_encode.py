@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,13 +15,13 @@ import pytest
 from converters import series
 from converters.errors import GridMismatchError, PartUnknownError, ReadBackError
 from converters.phantom import PhantomStudy
-from converters.seg import build_segmentation
+from converters.seg import build_segmentation, check_segmentation
 from converters.summary_pictures import Page
-from converters.volume import LabelMap, Volume
+from converters.volume import LabelMap, Layers, Volume
 from inference import manifest
 from inference.manifest import Manifest
 from inference.note_codes import NOTE_CODES
-from node import encode, findings, measuring
+from node import findings, measuring
 from node.cases import (
     AssembledCase,
     AssembledSeries,
@@ -31,13 +30,8 @@ from node.cases import (
     ObjectKind,
     ReceivedInstance,
 )
-from node.encode import (
-    encode_case,
-    encode_entropy,
-    encode_pictures,
-    encode_report,
-    series_description,
-)
+from node.encode import CaseEncoder
+from node.identities import identity_of, series_description
 from node.spool import Spool
 from node.uids import derived_uid
 from tests import enhanced
@@ -107,6 +101,12 @@ def label_map(study: PhantomStudy) -> LabelMap:
     )
 
 
+def encoded(
+    case: AssembledCase, label_map: LabelMap, spool: Spool, model: Manifest = MODEL
+) -> EncodedObject:
+    return CaseEncoder(case, label_map, model, spool).seg()
+
+
 def file_of(seg: EncodedObject, spool: Spool) -> Path:
     return spool.root / seg.path
 
@@ -114,7 +114,7 @@ def file_of(seg: EncodedObject, spool: Spool) -> Path:
 def test_the_result_names_the_file_that_was_written(
     case: AssembledCase, label_map: LabelMap, spool: Spool
 ) -> None:
-    seg = encode_case(case, label_map, MODEL, spool)
+    seg = encoded(case, label_map, spool)
     content = file_of(seg, spool).read_bytes()
     ds = pydicom.dcmread(file_of(seg, spool))
     assert seg.path == f"cases/{CASE_ID}/seg.dcm"
@@ -130,17 +130,17 @@ def test_the_result_names_the_file_that_was_written(
 def test_encoding_again_gives_the_same_bytes(
     case: AssembledCase, label_map: LabelMap, spool: Spool
 ) -> None:
-    first = encode_case(case, label_map, MODEL, spool)
+    first = encoded(case, label_map, spool)
     shuffled = replace(case.series[0], instances=case.series[0].instances[::-1])
     again = replace(case, series=(case.series[1], shuffled))
-    assert encode_case(again, label_map, MODEL, spool) == first
+    assert encoded(again, label_map, spool) == first
     assert [path.name for path in spool.case_folder(CASE_ID).iterdir()] == ["seg.dcm"]
 
 
 def test_uids_are_derived_from_the_case_and_the_weights(
     case: AssembledCase, label_map: LabelMap, spool: Spool
 ) -> None:
-    seg = encode_case(case, label_map, MODEL, spool)
+    seg = encoded(case, label_map, spool)
     ds = pydicom.dcmread(file_of(seg, spool))
     uid = partial(derived_uid, CASE_ID, MODEL.weights_sha256)
     assert (ds.SOPInstanceUID, ds.SeriesInstanceUID) == (uid("seg"), uid("seg-series"))
@@ -154,7 +154,7 @@ def test_uids_are_derived_from_the_case_and_the_weights(
 def test_its_time_is_that_of_the_last_instance(
     case: AssembledCase, label_map: LabelMap, spool: Spool
 ) -> None:
-    ds = pydicom.dcmread(file_of(encode_case(case, label_map, MODEL, spool), spool))
+    ds = pydicom.dcmread(file_of(encoded(case, label_map, spool), spool))
     last = max(one.received_at for many in case.series for one in many.instances)
     local = last.astimezone()
     assert (ds.ContentDate, ds.ContentTime) == (f"{local:%Y%m%d}", f"{local:%H%M%S.%f}")
@@ -163,7 +163,7 @@ def test_its_time_is_that_of_the_last_instance(
 def test_it_references_the_reference_series_alone(
     case: AssembledCase, label_map: LabelMap, spool: Spool
 ) -> None:
-    ds = pydicom.dcmread(file_of(encode_case(case, label_map, MODEL, spool), spool))
+    ds = pydicom.dcmread(file_of(encoded(case, label_map, spool), spool))
     (referenced,) = ds.ReferencedSeriesSequence
     assert referenced.SeriesInstanceUID == case.series[0].series_instance_uid
     assert len(referenced.ReferencedInstanceSequence) == len(case.series[0].instances)
@@ -183,7 +183,7 @@ def test_it_references_the_frames_of_the_chosen_part(
     case: AssembledCase, label_map: LabelMap, spool: Spool, tmp_path: Path
 ) -> None:
     case = repacked(case, tmp_path, spool)
-    ds = pydicom.dcmread(file_of(encode_case(case, label_map, MODEL, spool), spool))
+    ds = pydicom.dcmread(file_of(encoded(case, label_map, spool), spool))
     source = pydicom.dcmread(spool.instance_path(case.series[0].instances[0].path))
     groups = source.PerFrameFunctionalGroupsSequence
     for group in ds.PerFrameFunctionalGroupsSequence:
@@ -199,13 +199,13 @@ def test_a_part_that_the_series_does_not_hold_is_refused(
     case = repacked(case, tmp_path, spool)
     other = replace(case.series[0], part="EchoTime=50")
     with pytest.raises(PartUnknownError):
-        encode_case(replace(case, series=(other, case.series[1])), label_map, MODEL, spool)
+        encoded(replace(case, series=(other, case.series[1])), label_map, spool)
 
 
 def test_segments_are_described_as_the_model_declares_them(
     case: AssembledCase, label_map: LabelMap, spool: Spool
 ) -> None:
-    ds = pydicom.dcmread(file_of(encode_case(case, label_map, MODEL, spool), spool))
+    ds = pydicom.dcmread(file_of(encoded(case, label_map, spool), spool))
     found = [(one.SegmentLabel, one.SegmentDescription) for one in ds.SegmentSequence]
     assert found == [(one.label, one.description) for one in MODEL.labels]
     (algorithm,) = ds.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
@@ -255,11 +255,14 @@ def test_every_object_of_a_revised_result_says_which_revision(
         label_map = replace(label_map, labels=np.zeros_like(label_map.labels))
     flat = np.zeros(label_map.grid.shape, np.float32)
     entropy = Volume(intensities=flat, grid=label_map.grid, role="t1gd")
+    encoder = CaseEncoder(case, label_map, MODEL, spool)
+    seg, found = encoder.seg(), measuring.of(label_map, MODEL)
     written = [
-        encode_case(case, label_map, MODEL, spool),
-        encode_entropy(case, entropy, label_map, MODEL, spool),
-        report_of(case, label_map, spool),
-        *encode_pictures(case, some_pages(), label_map, MODEL, spool),
+        seg,
+        encoder.regions(found),
+        encoder.entropy(entropy),
+        encoder.report(found, seg),
+        *encoder.pictures(some_pages(), seg),
     ]
     for one in written:
         told = pydicom.dcmread(file_of(one, spool), stop_before_pixels=True).SeriesDescription
@@ -271,7 +274,7 @@ def test_a_case_without_a_tumour_gets_an_object_that_says_so(
     case: AssembledCase, label_map: LabelMap, spool: Spool
 ) -> None:
     nothing = replace(label_map, labels=np.zeros_like(label_map.labels))
-    ds = pydicom.dcmread(file_of(encode_case(case, nothing, MODEL, spool), spool))
+    ds = pydicom.dcmread(file_of(encoded(case, nothing, spool), spool))
     assert "nothing found" in ds.SeriesDescription
     assert ds.ContentDescription == "No voxel was labelled; every frame is empty"
     assert not any(ds.PixelData)
@@ -281,7 +284,7 @@ def test_a_title_too_long_for_dicom_is_cut(
     case: AssembledCase, label_map: LabelMap, spool: Spool
 ) -> None:
     wordy = MODEL.model_copy(update={"title": "back\\slash " + "x" * 100})
-    ds = pydicom.dcmread(file_of(encode_case(case, label_map, wordy, spool), spool))
+    ds = pydicom.dcmread(file_of(encoded(case, label_map, spool, wordy), spool))
     assert ds.ContentDescription == "back/slash " + "x" * 53
 
 
@@ -290,7 +293,7 @@ def test_a_label_map_of_another_series_leaves_no_file(
 ) -> None:
     other = replace(label_map, labels=study.truth["flair"], grid=study.volumes["flair"].grid)
     with pytest.raises(GridMismatchError):
-        encode_case(case, other, MODEL, spool)
+        encoded(case, other, spool)
     assert not list(spool.case_folder(CASE_ID).iterdir())
 
 
@@ -301,18 +304,18 @@ def test_an_object_that_differs_never_gets_its_name(
     sources = series.stack(paths)
     wrong = np.array(study.truth["t1gd"])
     wrong[tuple(np.argwhere(wrong)[0])] = 0
-    seg = build_segmentation(
-        replace(label_map, labels=wrong), sources.headers, encode._identity(case, label_map, MODEL)
-    )
-    final = spool.case_folder(CASE_ID) / "seg.dcm"
+    identity = identity_of(ObjectKind.SEG, case, label_map, MODEL)
+    seg = build_segmentation(replace(label_map, labels=wrong), sources.headers, identity)
+    check = partial(check_segmentation, label_map=label_map, sources=sources.headers)
+    encoder = CaseEncoder(case, label_map, MODEL, spool)
     with pytest.raises(ReadBackError):
-        spool.publish(final, partial(encode._write_checked, copy.deepcopy(seg), label_map, sources))
-    assert not list(final.parent.iterdir())
+        encoder._published(ObjectKind.SEG, seg, "seg.dcm", check)
+    assert not list(spool.case_folder(CASE_ID).iterdir())
 
 
 def report_of(case: AssembledCase, label_map: LabelMap, spool: Spool) -> EncodedObject:
-    seg = encode_case(case, label_map, MODEL, spool)
-    return encode_report(case, measuring.of(label_map, MODEL), seg, label_map, MODEL, spool)
+    encoder = CaseEncoder(case, label_map, MODEL, spool)
+    return encoder.report(measuring.of(label_map, MODEL), encoder.seg())
 
 
 def test_the_report_refers_to_the_segmentation_and_to_every_input_once(
@@ -375,11 +378,11 @@ def test_what_notes_mean_is_short_enough_for_a_code() -> None:
 @pytest.mark.parametrize("model", [MODEL, in_production(MODEL)])
 @pytest.mark.parametrize("is_empty", [False, True])
 def test_the_reports_series_says_what_it_is(
-    label_map: LabelMap, *, model: Manifest, is_empty: bool
+    case: AssembledCase, label_map: LabelMap, *, model: Manifest, is_empty: bool
 ) -> None:
     if is_empty:
         label_map = replace(label_map, labels=np.zeros_like(label_map.labels))
-    said = encode._described(encode._REPORT, label_map, model, 1)
+    said = identity_of(ObjectKind.REPORT, case, label_map, model).series_description
     assert said.startswith("AI measurements")
     assert said.endswith(" - research use only")
     assert ("DEMO MODEL" in said, "nothing found" in said) == (model.demonstration, is_empty)
@@ -397,8 +400,9 @@ def some_pages() -> tuple[Page, ...]:
 def test_pictures_are_one_series_of_the_study_and_refer_to_what_they_show(
     case: AssembledCase, label_map: LabelMap, spool: Spool
 ) -> None:
-    seg = encode_case(case, label_map, MODEL, spool)
-    found = encode_pictures(case, some_pages(), label_map, MODEL, spool)
+    encoder = CaseEncoder(case, label_map, MODEL, spool)
+    seg = encoder.seg()
+    found = encoder.pictures(some_pages(), seg)
     assert [one.path for one in found] == [
         f"cases/{CASE_ID}/summary-cover.dcm",
         f"cases/{CASE_ID}/summary-planes.dcm",
@@ -421,8 +425,83 @@ def test_pictures_are_one_series_of_the_study_and_refer_to_what_they_show(
 def test_pictures_encoded_again_have_the_same_bytes(
     case: AssembledCase, label_map: LabelMap, spool: Spool
 ) -> None:
-    encode_case(case, label_map, MODEL, spool)
-    first = encode_pictures(case, some_pages(), label_map, MODEL, spool)
+    encoder = CaseEncoder(case, label_map, MODEL, spool)
+    seg = encoder.seg()
+    first = encoder.pictures(some_pages(), seg)
     shuffled = replace(case.series[0], instances=case.series[0].instances[::-1])
     again = replace(case, series=(shuffled, case.series[1]))
-    assert encode_pictures(again, some_pages(), label_map, MODEL, spool) == first
+    assert CaseEncoder(again, label_map, MODEL, spool).pictures(some_pages(), seg) == first
+
+
+def test_regions_overlap_and_are_tracked_as_the_report_tracks_them(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    encoder, found = CaseEncoder(case, label_map, MODEL, spool), measuring.of(label_map, MODEL)
+    seg = encoder.seg()
+    regions = encoder.regions(found)
+    assert encoder.regions(found) == regions
+    assert (regions.kind, regions.path) == (ObjectKind.REGIONS, f"cases/{CASE_ID}/regions.dcm")
+    ds = pydicom.dcmread(file_of(regions, spool))
+    assert (ds.SegmentsOverlap, ds.SeriesNumber) == ("YES", 9005)
+    assert ds.SeriesInstanceUID not in (seg.series_instance_uid, case.series[0].series_instance_uid)
+    labels = [one.SegmentLabel for one in ds.SegmentSequence]
+    assert labels == ["Whole tumour", "Tumour core", "Enhancing tumour"]
+    assert all(one.SegmentDescription for one in ds.SegmentSequence)
+    uids = [one.TrackingUID for one in ds.SegmentSequence]
+    assert uids == [
+        measuring.tracking_uid(case, MODEL, "Whole tumour"),
+        measuring.tracking_uid(case, MODEL, "Tumour core"),
+        derived_uid(CASE_ID, MODEL.weights_sha256, "seg-tracking-3"),
+    ]
+    report = file_of(encoder.report(found, seg), spool).read_bytes()
+    for one in ds.SegmentSequence:
+        assert one.TrackingID.encode() in report
+        assert one.TrackingUID.encode() in report
+
+
+def test_every_form_is_a_series_of_its_own(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    encoder = CaseEncoder(case, label_map, MODEL, spool)
+    values = np.random.default_rng(0).integers(0, 256, (3, *label_map.grid.shape)).astype(np.uint8)
+    shares = Layers(
+        values=values,
+        most=255,
+        grid=label_map.grid,
+        segments=label_map.segments,
+        model_id=label_map.model_id,
+    )
+    made = [
+        encoder.seg(),
+        encoder.regions(measuring.of(label_map, MODEL)),
+        encoder.label_map(),
+        encoder.probabilities(shares),
+    ]
+    headers = [pydicom.dcmread(file_of(one, spool)) for one in made]
+    assert [one.SeriesNumber for one in headers] == [9001, 9005, 9006, 9007]
+    assert len({one.series_instance_uid for one in made}) == 4
+    assert len({one.sop_instance_uid for one in made}) == 4
+    assert [one.SegmentationType for one in headers][2:] == ["LABELMAP", "FRACTIONAL"]
+    assert all("research use only" in one.SeriesDescription for one in headers)
+    encoder.forget()
+    assert not list(spool.case_folder(CASE_ID).iterdir())
+
+
+def test_without_a_segmentation_report_and_pictures_stand_alone(
+    case: AssembledCase, label_map: LabelMap, spool: Spool
+) -> None:
+    nothing = replace(label_map, labels=np.zeros_like(label_map.labels))
+    encoder = CaseEncoder(case, nothing, MODEL, spool)
+    report = encoder.report(measuring.of(nothing, MODEL), None)
+    made = [report, *encoder.pictures(some_pages(), None)]
+    seg_uid = derived_uid(CASE_ID, MODEL.weights_sha256, "seg").encode()
+    assert all(seg_uid not in file_of(one, spool).read_bytes() for one in made)
+    assert "nothing found" in pydicom.dcmread(file_of(report, spool)).SeriesDescription
+
+
+@pytest.mark.parametrize("kind", list(ObjectKind))
+def test_every_kinds_series_description_is_short_enough_where_nothing_is_found(
+    case: AssembledCase, label_map: LabelMap, kind: ObjectKind
+) -> None:
+    nothing = replace(label_map, labels=np.zeros_like(label_map.labels))
+    assert len(identity_of(kind, case, nothing, MODEL).series_description) <= 64

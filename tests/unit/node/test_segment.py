@@ -33,6 +33,7 @@ def _prediction(unsure: Uncertainty | None, mirrored_axes: tuple[int, ...]) -> P
         coverage={"flair": 1.0},
         plausibility=Plausibility(),
         uncertainty=unsure,
+        probabilities=None,
         mirrored_axes=mirrored_axes,
     )
 

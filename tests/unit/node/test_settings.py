@@ -89,7 +89,7 @@ def test_the_example_destinations_are_valid(tmp_path: Path) -> None:
     example = text[text.index("# [[destinations]]") :]
     lines = [line.removeprefix("# ").removeprefix("#") for line in example.splitlines()]
     loaded = settings.load(_written(tmp_path, "\n".join(lines)))
-    assert [one.name for one in loaded.destinations] == ["pacs", "pacs-web"]
+    assert [one.name for one in loaded.destinations] == ["pacs", "pacs-web", "share"]
 
 
 def test_every_condition_of_a_series_rule_is_mentioned_in_the_file() -> None:
@@ -231,6 +231,13 @@ def test_a_destination_without_a_usable_address_is_refused(
         settings.load(_written(tmp_path, f"[[destinations]]\n{name}{lines}\n"))
 
 
+@pytest.mark.parametrize("line", ["", "path = 'results'\n"])
+def test_a_folder_without_an_absolute_path_is_refused(tmp_path: Path, line: str) -> None:
+    one = f"[[destinations]]\nname = 'share'\ntransport = 'folder'\n{line}"
+    with pytest.raises(ConfigError, match="absolute path"):
+        settings.load(_written(tmp_path, one))
+
+
 def test_two_destinations_of_one_name_are_refused(tmp_path: Path) -> None:
     one = "[[destinations]]\nname = 'pacs'\ntransport = 'stow'\nurl = 'http://a'\n"
     with pytest.raises(ConfigError, match="same name"):
@@ -243,6 +250,55 @@ def test_an_entropy_that_nobody_computes_cannot_be_wanted(tmp_path: Path) -> Non
         settings.load(_written(tmp_path, one))
     found = settings.load(_written(tmp_path, f"[model]\nuncertainty = true\n{one}"))
     assert found.destinations[0].entropy
+
+
+STOW = "[[destinations]]\nname = 'pacs'\ntransport = 'stow'\nurl = 'http://a'\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "kinds"),
+    [
+        ("", {"seg", "report"}),
+        ("seg = ['labels', 'regions']", {"seg", "report", "regions"}),
+        ("seg = ['regions', 'labelmap']\nsr = false", {"regions", "labelmap"}),
+        ("sr = false\npictures = true", {"seg", "picture"}),
+    ],
+)
+def test_a_destination_gets_the_kinds_that_it_names(
+    tmp_path: Path, lines: str, kinds: set[str]
+) -> None:
+    found = settings.load(_written(tmp_path, f"{STOW}{lines}\n"))
+    assert found.wanted == found.destinations[0].kinds == kinds
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("seg = []", "at least 1"),
+        ("seg = ['mesh']", "'labels', 'regions', 'labelmap' or 'probabilities'"),
+        ("seg = ['regions']", "seg lacks labels"),
+        ("seg = ['labelmap']\nsr = false\npictures = true", "seg lacks labels"),
+        ("seg = ['labels', 'probabilities']", "probabilities is off"),
+    ],
+)
+def test_forms_that_cannot_be_sent_cannot_be_wanted(
+    tmp_path: Path, lines: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        settings.load(_written(tmp_path, f"{STOW}{lines}\n"))
+
+
+def test_probabilities_that_are_computed_can_be_wanted(tmp_path: Path) -> None:
+    asked = "[model]\nprobabilities = true\n"
+    found = settings.load(_written(tmp_path, f"{asked}{STOW}seg = ['labels', 'probabilities']\n"))
+    assert "probabilities" in found.wanted
+
+
+def test_with_the_report_alone_for_nothing_every_destination_gets_reports(tmp_path: Path) -> None:
+    empty = "[delivery]\nempty = 'report'\n"
+    assert settings.load(_written(tmp_path, empty + STOW)).delivery.empty == "report"
+    with pytest.raises(ConfigError, match="sr = false"):
+        settings.load(_written(tmp_path, f"{empty}{STOW}sr = false\n"))
 
 
 def test_measurements_are_sent_unless_a_destination_does_not_want_them(tmp_path: Path) -> None:

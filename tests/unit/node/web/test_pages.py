@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from converters.sequences import SeriesKey
-from node.cases import CaseState, Ending, SeriesDecision
+from node.cases import CaseState, Ending, ObjectKind, SeriesDecision
 from node.web import views
 from node.web.app import create_app
 from tests.web_cases import WebNode, unused
@@ -107,7 +107,7 @@ def test_a_delivered_case_shows_picture_volumes_and_downloads(
     pictures = [attributes for attributes in outline.all("img") if attributes.get("alt")]
     assert [client.get(str(one["src"])).status_code for one in pictures] == [200] * 5
     links = {str(one["href"]) for one in outline.all("a") if "download" in one}
-    assert len(links) == len(views.FILES) == 8
+    assert len(links) == len(views.FILES) == 12
     assert all(client.get(link).status_code == 200 for link in links)
     assert "C-STORE" in page
     assert "1.2.1" in page
@@ -286,6 +286,24 @@ def _badge(page: str) -> str:
     )
     assert match is not None
     return _text(match[1]).strip()
+
+
+@pytest.mark.parametrize("kind", [ObjectKind.SEG, ObjectKind.REPORT])
+def test_a_result_without_a_tumour_says_so_and_what_was_made_of_it(
+    node: WebNode, client: TestClient, kind: ObjectKind
+) -> None:
+    case_id = node.receive("1.2.1")
+    node.close(case_id)
+    seg = node.encode(case_id)
+    assert "No tumour was found" not in client.get(f"/cases/{case_id}").text
+    empty = node.receive("1.2.2")
+    for state in (CaseState.COMPLETE, CaseState.ASSEMBLED, CaseState.SEGMENTED):
+        node.ledger.move(empty, state)
+    summary = {"volumes_ml": {"Oedema": 0.0, "Enhancing tumour": 0.0}}
+    node.ledger.save_result(replace(seg, case_id=empty, kind=kind), summary=summary)
+    page = client.get(f"/cases/{empty}").text
+    assert "No tumour was found" in page
+    assert ("there is no SEG" in page) == (kind is ObjectKind.REPORT)
 
 
 def test_notes_and_labels_of_another_model_are_shown(node: WebNode, client: TestClient) -> None:
