@@ -209,6 +209,7 @@ class Closer:
 
     def tend(self) -> None:
         """Give every unfinished case a job, and fail those whose job was given up."""
+        self._act_on_reports()
         busy = self._jobs.active_case_ids()
         for row in self._ledger.cases(*WORKING, limit=_BATCH):
             if row.case_id in busy:
@@ -221,6 +222,16 @@ class Closer:
             else:
                 finish_if_served(current, self._ledger, self._parts.settings.destinations)
                 self._submit(current)
+
+    def _act_on_reports(self) -> None:
+        """Go on with cases that a destination has answered about: storage commitment."""
+        for one in self._ledger.answered_commitments():
+            if one.failures:
+                self._jobs.hasten(one.case_id, one.destination)  # which draws the conclusion
+                continue
+            row = self._ledger.case(one.case_id)
+            finish_if_served(row, self._ledger, self._parts.settings.destinations)
+            self._ledger.conclude(one.transaction_uid)
 
 
 def _members(series_of_case: Iterable[AssembledSeries]) -> set[tuple[str, str, str]]:

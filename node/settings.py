@@ -287,6 +287,8 @@ class Destination(_Peer):
     sr: bool = True
     entropy: bool = False
     pictures: bool = False
+    commitment: bool = False
+    commitment_timeout_s: float = Field(default=3600.0, gt=0)
     timeout_s: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")
@@ -295,6 +297,8 @@ class Destination(_Peer):
             raise ValueError("a dimse destination needs host and port")
         if self.transport is Transport.STOW and not _is_plain_url(self.url):
             raise ValueError("a stow destination needs an http(s) url without credentials in it")
+        if self.transport is Transport.STOW and self.commitment:
+            raise ValueError("a stow destination has no storage commitment: it is a DIMSE service")
         return self
 
 
