@@ -20,6 +20,7 @@ from pynetdicom import AllStoragePresentationContexts, build_role, evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import N_ACTION_RSP
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time
@@ -232,6 +233,7 @@ class CommittingPeer:
         self._entity.shutdown()
 
     def _store(self, event: evt.Event) -> int:
+        assert isinstance(event.request, C_STORE)
         self.arrivals[str(event.request.AffectedSOPInstanceUID)] += 1
         return 0
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
 
 from node import owed
-from node.cases import CaseState, Stage
-from node.jobs import Job
+from node.cases import CaseState
 from node.ledger import Ledger
-from node.pipeline import Parts, Pipeline
+from node.pipeline import Pipeline
 from node.receive.scp import StorageScp
 from node.rows import CaseRow
 from node.settings import Destination, Receive
 from node.spool import Spool
-from tests import ledgers
 from tests.scripted_peers import (
     CommittingPeer,
     Question,
@@ -27,25 +23,15 @@ from tests.scripted_peers import (
     dimse_destination,
     dimse_peer,
     report_to,
-    small_object,
 )
-from tests.stages import parts
+from tests.stages import deliver, delivery_job, encoded_case, parts
 
 NO_SUCH_OBJECT, CONFLICT, NO_RESOURCES, DUPLICATE_TRANSACTION = 0x0112, 0x0119, 0x0213, 0x0131
 
 
 @pytest.fixture
-def row(ledger: Ledger, spool: Spool, tmp_path: Path) -> CaseRow:
-    """Return an encoded case with two objects."""
-    row = ledgers.advanced(ledger, ledgers.opened(ledger), CaseState.SEGMENTED)
-    objects = []
-    for name in ("a.dcm", "b.dcm"):
-        described, file = small_object(tmp_path)
-        shutil.move(file, spool.case_folder(row.case_id) / name)
-        path = f"cases/{row.case_id}/{name}"
-        objects.append(replace(described, case_id=row.case_id, path=path))
-    ledger.save_result(objects[0], summary={"notes": []}, beside=objects[1:])
-    return ledger.case(row.case_id)
+def row(ledger: Ledger, spool: Spool) -> CaseRow:
+    return encoded_case(ledger, spool)
 
 
 @pytest.fixture
@@ -59,16 +45,6 @@ def scp(ledger: Ledger, spool: Spool) -> Iterator[StorageScp]:
 def asking(port: int, *, timeout_s: float = 3600.0) -> Destination:
     more = {"commitment": True, "commitment_timeout_s": timeout_s}
     return dimse_destination(port).model_copy(update=more)
-
-
-def job(row: CaseRow, attempt: int = 1) -> Job:
-    return Job(case_id=row.case_id, run=1, stage=Stage.DELIVER, destination="pacs", attempt=attempt)
-
-
-def deliver(all_parts: Parts, row: CaseRow, attempt: int = 1) -> Job | None:
-    """Perform one attempt; return the next one, None when there is none."""
-    following = Pipeline(all_parts).perform(job(row, attempt))
-    return next((one for one in following if one.attempt > attempt), None)
 
 
 def never(_: Question) -> None:
@@ -197,7 +173,7 @@ def test_a_final_failure_ends_the_delivery_with_its_reason_and_a_retry_asks_anew
         assert (standing.state, standing.code) == ("failed", "COMMITMENT_REFUSED")
         assert not ledger.is_settled(row.case_id)
         ledger.reopen(row.case_id)
-        Pipeline(all_parts).perform(replace(job(row), run=2))
+        Pipeline(all_parts).perform(replace(delivery_job(row), run=2))
     assert ledger.case(row.case_id).state is CaseState.DELIVERED
 
 
@@ -324,7 +300,7 @@ def test_a_destination_that_is_not_asked_waits_for_no_other(
     with CommittingPeer(never) as silent, dimse_peer(lambda _: 0xB007) as plain_port:
         plain = dimse_destination(plain_port).model_copy(update={"name": "plain"})
         all_parts = parts(spool, ledger, asking(silent.port), plain)
-        Pipeline(all_parts).perform(replace(job(row), destination="plain"))
+        Pipeline(all_parts).perform(replace(delivery_job(row), destination="plain"))
         deliver(all_parts, row)
     found = owed.standings(ledger.case(row.case_id), ledger, all_parts.settings.destinations)
     assert [(one.destination, one.state) for one in found] == [
