@@ -10,6 +10,8 @@ from pydicom.dataset import Dataset
 
 from node import owed
 from node.cases import CaseState
+from node.closing import Closer
+from node.jobs import Jobs
 from node.ledger import Ledger
 from node.pipeline import Pipeline
 from node.receive.scp import StorageScp
@@ -104,6 +106,43 @@ def test_a_report_that_comes_when_nobody_waits_any_more_is_kept_and_acted_upon(
     assert ledger.case(row.case_id).state is CaseState.DELIVERED
     (standing,) = owed.standings(ledger.case(row.case_id), ledger, all_parts.settings.destinations)
     assert (standing.state, standing.committed_count) == ("committed", 2)
+
+
+def test_the_ticker_finds_a_report_and_ends_the_case_or_has_the_next_attempt_made_now(
+    row: CaseRow, ledger: Ledger, spool: Spool, scp: StorageScp, jobs: Jobs
+) -> None:
+    with CommittingPeer(never) as peer:
+        all_parts = parts(spool, ledger, asking(peer.port))
+        deliver(all_parts, row)
+        deliver(all_parts, row, 2)  # somebody had it tried at once: asked anew
+    early, late = peer.questions
+    closer = Closer(all_parts, jobs)
+    lost = ledger.results(row.case_id)[0].sop_instance_uid
+    report_to(scp.port, early.information({lost: NO_SUCH_OBJECT}))
+    closer.tend()
+    assert ledger.answered_commitments() == []  # it hastens once what a later question repeats
+    report_to(scp.port, late.information({lost: NO_RESOURCES}))
+    closer.tend()
+    assert len(ledger.answered_commitments()) == 1  # until the next attempt draws the conclusion
+    deliver(all_parts, row, 3)
+    assert ledger.answered_commitments() == []
+    assert last_code(ledger, row) == "COMMITMENT_FAILED"
+    with CommittingPeer(lambda asked: asked.report()) as peer:
+        deliver(parts(spool, ledger, asking(peer.port)), row, 4)
+    assert peer.arrivals == {lost: 1}  # its receipt was withdrawn by the first report
+    assert ledger.case(row.case_id).state is CaseState.DELIVERED
+
+
+def test_the_ticker_ends_a_case_that_is_committed(
+    row: CaseRow, ledger: Ledger, spool: Spool, scp: StorageScp, jobs: Jobs
+) -> None:
+    with CommittingPeer(never) as peer:
+        all_parts = parts(spool, ledger, asking(peer.port))
+        deliver(all_parts, row)
+    report_to(scp.port, peer.questions[0].information())
+    Closer(all_parts, jobs).tend()
+    assert ledger.case(row.case_id).state is CaseState.DELIVERED
+    assert ledger.answered_commitments() == []
 
 
 def test_a_peer_that_proposes_no_role_may_report_too(
