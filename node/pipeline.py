@@ -190,7 +190,8 @@ class Pipeline:
         next_in_s = wait[0].delay_s if wait else None
         self._ledger.end_attempt(attempt_id, outcome="done", next_in_s=next_in_s)
         self._pass(f"{job.stage}:done")
-        return [*self._followers(self._ledger.case(job.case_id)), *wait]
+        following = [*self._followers(self._ledger.case(job.case_id)), *wait]
+        return list({one.destination: one for one in following}.values())
 
     def _pass(self, boundary: str) -> None:
         if self._parts.boundary is not None:
