@@ -21,7 +21,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import N_ACTION_RSP
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ, P_DATA_TF
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time
     StorageCommitmentPushModel,
@@ -208,6 +208,7 @@ class CommittingPeer:
         self.questions: list[Question] = []
         self.port = 0
         self._answer, self._status = answer, status
+        self._is_acknowledging = False
         self._threads: list[threading.Thread] = []
         self._entity = ApplicationEntity("PACS")
         self._entity.add_supported_context(StorageCommitmentPushModel)
@@ -219,7 +220,8 @@ class CommittingPeer:
         handlers: list[evt.EventHandlerType] = [
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_N_ACTION, self._take),
-            (evt.EVT_DIMSE_SENT, self._sent),
+            (evt.EVT_DIMSE_SENT, self._acknowledge),
+            (evt.EVT_PDU_SENT, self._sent),
         ]
         server = self._entity.start_server((LOOPBACK, 0), block=False, evt_handlers=handlers)
         assert server is not None
@@ -252,8 +254,13 @@ class CommittingPeer:
         )
         return self._status, None
 
+    def _acknowledge(self, event: evt.Event) -> None:
+        self._is_acknowledging = isinstance(event.message, N_ACTION_RSP) and self._status == 0
+
     def _sent(self, event: evt.Event) -> None:
-        if isinstance(event.message, N_ACTION_RSP) and self._status == 0:
+        """Answer once the acknowledgement is on its way, so that it arrives first."""
+        if self._is_acknowledging and isinstance(event.pdu, P_DATA_TF):
+            self._is_acknowledging = False
             thread = threading.Thread(target=self._answer, args=(self.questions[-1],))
             self._threads.append(thread)
             thread.start()
