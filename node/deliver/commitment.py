@@ -41,10 +41,11 @@ SAME_ASSOCIATION_S = 3.0
 """How long the association is kept open for an answer; a worker waits meanwhile."""
 _LOOK_S = 0.1
 _REQUEST = 1  # PS3.4 J.3.2.1.1: Action Type ID
+_DUPLICATE_TRANSACTION_UID = 0x0131  # a Failure Reason only, PS3.3 C.14; the next one is another
 _PASSING = {
-    Status.NO_SUCH_SOP_INSTANCE,  # stored again before the next question
-    Status.RESOURCE_LIMITATION,
-    Status.DUPLICATE_TRANSACTION_UID,  # the next question has another one
+    int(Status.NO_SUCH_SOP_INSTANCE),  # stored again before the next question
+    int(Status.RESOURCE_LIMITATION),
+    _DUPLICATE_TRANSACTION_UID,
 }
 
 
