@@ -78,7 +78,10 @@ def uncommitted(
 
 
 def is_served(case_id: str, ledger: LedgerReader, destination: Destination) -> bool:
-    """Say whether a destination holds, and where asked keeps, all that it wants of a case."""
+    """Say whether a destination holds, and where asked keeps, all that it wants of a case.
+
+    Results are purged (`node.retention`) only where this holds for every destination.
+    """
     return not (unserved(case_id, ledger, destination) or uncommitted(case_id, ledger, destination))
 
 

@@ -251,20 +251,6 @@ class LedgerReader:
             tables.receipt, case_id, rows.delivery_receipt, tables.receipt.c.delivered_at
         )
 
-    def is_settled(self, case_id: str) -> bool:
-        """Say whether the files of a case's result are no longer needed to deliver it.
-
-        True once every destination holds what it wants of the result and, where it was asked to,
-        has committed itself to keep it; what is left then is the site's retention period. A result
-        that went nowhere, since there is no destination, is never settled: its files are the only
-        copy.
-        """
-        row = self.case(case_id)
-        was_delivered = row.state is CaseState.DELIVERED or (
-            row.state is CaseState.SUPERSEDED and row.resume_state is None
-        )
-        return was_delivered and bool(self.receipts(case_id))
-
     def _of_case(
         self,
         table: sa.Table,

@@ -256,8 +256,7 @@ class Intake:
         LedgerUnavailableError
             The database refuses; the sender may try again.
         """
-        with in_the_ledger():
-            return self._ledger.save_report(report, ae_title=ae_title)
+        return self._commit.reported(report, ae_title=ae_title)
 
     def _instance(
         self, incoming: IncomingInstance, identifiers: Identifiers, sha256: str

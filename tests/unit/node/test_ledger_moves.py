@@ -247,32 +247,6 @@ def test_the_first_receipt_stands(ledger: Ledger) -> None:
     assert found == {"pacs": receipt, "other": replace(receipt, destination="other", attempt=3)}
 
 
-def test_a_case_is_settled_once_it_was_delivered_to_somebody(ledger: Ledger) -> None:
-    receipt = DeliveryReceipt(
-        case_id="",
-        destination="pacs",
-        transport=Transport.STOW,
-        sop_instance_uid="2.25.1",
-        status_code="0x0000",
-        attempt=1,
-        delivered_at=START,
-    )
-    row = advanced(ledger, opened(ledger), CaseState.DELIVERED)
-    assert not ledger.is_settled(row.case_id)  # there was no destination: the only copy
-    ledger.save_receipt(replace(receipt, case_id=row.case_id))
-    assert ledger.is_settled(row.case_id)
-    ledger.move(row.case_id, CaseState.SUPERSEDED)
-    assert ledger.is_settled(row.case_id)
-
-    half = advanced(ledger, opened(ledger, "2.1.1", study="2"), CaseState.ENCODED)
-    ledger.save_receipt(replace(receipt, case_id=half.case_id))
-    assert not ledger.is_settled(half.case_id)
-    ledger.end_case(half.case_id, FAILED)
-    opened(ledger, "2.1.2", study="2")
-    assert ledger.case(half.case_id).state is CaseState.SUPERSEDED
-    assert not ledger.is_settled(half.case_id)  # another destination never got it
-
-
 # -- the database ---------------------------------------------------------------------------------
 
 

@@ -65,7 +65,6 @@ def test_a_report_over_the_same_association_ends_the_delivery(
         assert deliver(parts(spool, ledger, asking(peer.port)), row) is None
     assert statuses == [0]
     assert ledger.case(row.case_id).state is CaseState.DELIVERED
-    assert ledger.is_settled(row.case_id)
     assert all(one.committed_at for one in ledger.receipts(row.case_id))
     assert peer.questions[0].sop_instance_uids == set(peer.arrivals)
     assert set(peer.arrivals.values()) == {1}
@@ -95,7 +94,6 @@ def test_a_report_that_comes_when_nobody_waits_any_more_is_kept_and_acted_upon(
     assert waiting is not None
     assert (waiting.attempt, waiting.delay_s) == (2, 3600.0)
     assert ledger.case(row.case_id).state is CaseState.ENCODED
-    assert not ledger.is_settled(row.case_id)
     (standing,) = owed.standings(row, ledger, all_parts.settings.destinations)
     assert (standing.state, standing.stored_count, standing.committed_count) == ("committing", 2, 0)
     assert standing.next_at is not None
@@ -210,7 +208,6 @@ def test_a_final_failure_ends_the_delivery_with_its_reason_and_a_retry_asks_anew
         assert "0x0119" in str(ended.sentence)
         (standing,) = owed.standings(ended, ledger, all_parts.settings.destinations)
         assert (standing.state, standing.code) == ("failed", "COMMITMENT_REFUSED")
-        assert not ledger.is_settled(row.case_id)
         ledger.reopen(row.case_id)
         Pipeline(all_parts).perform(replace(delivery_job(row), run=2))
     assert ledger.case(row.case_id).state is CaseState.DELIVERED
