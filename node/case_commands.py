@@ -14,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from converters.volume import Role
     from node.ledger import Ledger
+    from node.owed import Standing
     from node.reading import LedgerReader
     from node.rows import AttemptRow, CaseRow
     from node.series_table import Row
@@ -74,13 +75,14 @@ def _what(row: CaseRow) -> str:
 def show(settings: Settings, case_id: str) -> None:
     """Show a case: its series with their numbers, what was tried, how it stands and why."""
     from inference import manifest as manifests
-    from node import series_table
+    from node import owed, series_table
 
     with reading(settings) as ledger:
         row = ledger.case(case_id)
         decisions, attempts = ledger.decisions(case_id), ledger.attempts(case_id)
         choices, receipts = ledger.choices(case_id), ledger.receipts(case_id)
         series_count, image_count = ledger.received(row.study_instance_uid)
+        standings = owed.standings(row, ledger, settings.destinations)
     rows = series_table.numbered(decisions)
     _print_head(row, series_count, image_count)
     if rows:
@@ -91,7 +93,13 @@ def show(settings: Settings, case_id: str) -> None:
     for attempt in attempts:
         click.echo(_of_attempt(attempt))
     for receipt in receipts:
-        click.echo(f"  delivered {receipt.delivered_at:%F %T} to {receipt.destination}")
+        kept = f", committed {receipt.committed_at:%F %T}" if receipt.committed_at else ""
+        click.echo(
+            f"  delivered {receipt.delivered_at:%F %T} to {receipt.destination}, "
+            f"status {receipt.status_code}{kept}"
+        )
+    for one in standings:
+        click.echo(_of_standing(one))
     _print_end(row)
 
 
@@ -116,6 +124,16 @@ def _of_attempt(attempt: AttemptRow) -> str:
     why = f": {attempt.code}: {attempt.sentence}" if attempt.code else ""
     how = attempt.outcome or "not ended"
     return f"  {attempt.stage.value} {attempt.started_at:%F %T}{where}: {how}{took}{why}"
+
+
+def _of_standing(one: Standing) -> str:
+    kept = "" if one.committed_count is None else f", {one.committed_count} committed"
+    next_ = f", next {one.next_at:%F %T}" if one.next_at else ""
+    why = f": {one.code}: {one.sentence}" if one.code else ""
+    return (
+        f"  {one.destination}: {one.state}, {one.stored_count} of {one.object_count} objects stored"
+        f"{kept}, attempts: {one.attempt_count}{next_}{why}"
+    )
 
 
 def _print_end(row: CaseRow) -> None:
@@ -147,8 +165,18 @@ def _submit(row: CaseRow, ledger: Ledger, settings: Settings) -> None:
 @click.argument("case_id")
 @click.pass_obj
 def retry(settings: Settings, case_id: str) -> None:
-    """Start a failed, rejected or cancelled case again where it stood."""
+    """Start a failed, rejected or cancelled case again where it stood.
+
+    Of one that is being delivered, what waits for its next try is tried now.
+    """
+    from node.cases import CaseState
+    from node.jobs import Jobs
+
     with writing(settings) as ledger:
+        if ledger.case(case_id).state is CaseState.ENCODED:
+            count = Jobs(settings.jobs_url).hasten(case_id)
+            click.echo(f"{case_id}: deliveries tried now: {count}")
+            return
         row = ledger.reopen(case_id)
         _submit(row, ledger, settings)
     click.echo(f"{case_id} goes on from {row.state}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -56,6 +57,11 @@ class ObjectKind(StrEnum):
     PROBABILITIES = "probabilities"
     ALSO = "also"
     STRUCTURES = "rtstruct"
+
+
+def also_name(role: Role) -> str:
+    """Return the name of the file of a SEG on a further series, which serves a role."""
+    return f"seg-{role}.dcm"
 
 
 class Transport(StrEnum):
@@ -209,7 +215,7 @@ class EncodedObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryReceipt:
-    """Proof that a destination holds the object."""
+    """Proof that a destination holds the object; `committed_at` is when it promised to keep it."""
 
     case_id: str
     destination: str
@@ -218,3 +224,16 @@ class DeliveryReceipt:
     status_code: str
     attempt: int
     delivered_at: datetime
+    committed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentReport:
+    """What a destination answers about objects that it was asked to keep (PS3.4 J.3.3).
+
+    `failures` are Failure Reasons (0008,1197) by SOP Instance UID.
+    """
+
+    transaction_uid: str
+    committed: frozenset[str]
+    failures: Mapping[str, int]

@@ -16,7 +16,7 @@ from converters.errors import CodedError
 from converters.sequences import SeriesKey
 from converters.volume import Role
 from inference.manifest import Manifest
-from node import assemble, logs, source
+from node import assemble, logs, owed, source
 from node.assemble import Close, Decision, Expectation, OpenCase, Rules, SeriesFacts, Wait
 from node.cases import (
     WORKING,
@@ -209,6 +209,7 @@ class Closer:
 
     def tend(self) -> None:
         """Give every unfinished case a job, and fail those whose job was given up."""
+        self._act_on_reports()
         busy = self._jobs.active_case_ids()
         for row in self._ledger.cases(*WORKING, limit=_BATCH):
             if row.case_id in busy:
@@ -221,6 +222,18 @@ class Closer:
             else:
                 finish_if_served(current, self._ledger, self._parts.settings.destinations)
                 self._submit(current)
+
+    def _act_on_reports(self) -> None:
+        """Go on with cases that a destination has answered about: storage commitment."""
+        destinations = self._parts.settings.destinations
+        for one in self._ledger.answered_commitments():
+            finish_if_served(self._ledger.case(one.case_id), self._ledger, destinations)
+            asked = [each for each in destinations if each.name == one.destination]
+            if not all(owed.is_served(one.case_id, self._ledger, each) for each in asked):
+                self._jobs.hasten(one.case_id, one.destination)
+            last = self._ledger.newest_commitment(one.case_id, one.destination)
+            if not one.failures or one != last:
+                self._ledger.conclude(one.transaction_uid)  # else the next attempt does it
 
 
 def _members(series_of_case: Iterable[AssembledSeries]) -> set[tuple[str, str, str]]:

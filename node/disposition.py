@@ -16,6 +16,9 @@ from inference.errors import (
 from node.cases import CaseState, Ending
 from node.errors import (
     CaseDeadlineError,
+    CommitmentFailedError,
+    CommitmentMissingError,
+    CommitmentRefusedError,
     FolderUnavailableError,
     LedgerUnavailableError,
     MemoryShortError,
@@ -52,6 +55,9 @@ TABLE: tuple[tuple[type[CodedError], Disposition], ...] = (
     (MemoryShortError, Disposition.RETRY_BRIEFLY),
     (CaseDeadlineError, Disposition.REJECT),
     (PeerRefusedError, Disposition.INVESTIGATE),
+    (CommitmentMissingError, Disposition.RETRY),
+    (CommitmentFailedError, Disposition.RETRY),
+    (CommitmentRefusedError, Disposition.INVESTIGATE),
 )
 
 

@@ -27,7 +27,14 @@ from converters.transfer import transferred
 from converters.volume import LabelMap, Layers, Role, Volume
 from inference.manifest import Manifest
 from node import convert, identities, measuring
-from node.cases import AssembledCase, AssembledSeries, EncodedObject, ObjectKind, ReceivedInstance
+from node.cases import (
+    AssembledCase,
+    AssembledSeries,
+    EncodedObject,
+    ObjectKind,
+    ReceivedInstance,
+    also_name,
+)
 from node.regions import regions_of
 from node.spool import Spool
 from node.uids import derived_uid, device_uid
@@ -251,11 +258,6 @@ class CaseEncoder:
             byte_count=len(content),
             sha256=hashlib.sha256(content).hexdigest(),
         )
-
-
-def also_name(role: Role) -> str:
-    """Return the name of the file that `CaseEncoder.also` writes for a role."""
-    return f"seg-{role}.dcm"
 
 
 def _structures(manifest: Manifest) -> list[Structure]:

@@ -128,6 +128,36 @@ class FolderUnavailableError(NodeError):
     )
 
 
+class CommitmentMissingError(NodeError):
+    code = "COMMITMENT_MISSING"
+    sentence = "{destination} did not say within {timeout_s:.0f} s whether it keeps the objects"
+    advice = "See that it knows this node's AE title, address and port; it is asked again."
+
+
+class CommitmentFailedError(NodeError):
+    code = "COMMITMENT_FAILED"
+    sentence = "{destination} does not keep {count} of the objects yet, reason {status}"
+    advice = "Nothing at first: what it lacks is stored again. If it stays so, check its log."
+
+
+class CommitmentRefusedError(NodeError):
+    code = "COMMITMENT_REFUSED"
+    sentence = "{destination} does not commit itself to keep {count} objects, status {status}"
+    advice = "Check its log and whether it offers storage commitment, or set commitment = false."
+
+
+class ReportInvalidError(NodeError):
+    code = "REPORT_INVALID"
+    sentence = "a report of storage commitment cannot be used: {reason}"
+    advice = "Check which peer sends it; nothing was changed by it."
+
+
+class ReporterUnknownError(NodeError):
+    code = "REPORTER_UNKNOWN"
+    sentence = "a report of storage commitment came from another AE title than was asked"
+    advice = "Set the destination's ae_title to the one that it reports under."
+
+
 class IllegalTransitionError(NodeError):
     code = "CASE_ILLEGAL_MOVE"
     sentence = "a case cannot go from {current} to {wanted}"

@@ -28,6 +28,7 @@ from node.cases import (
     SeriesDecision,
     Stage,
 )
+from node.commitments import Commitments
 from node.errors import InstanceConflictError
 from node.filing import CaseFiles
 from node.moving import held_words
@@ -44,7 +45,7 @@ class Recorded(StrEnum):
     CONFLICT = "conflict"
 
 
-class Ledger(CaseFiles):
+class Ledger(CaseFiles, Commitments):
     """The node's database, for the roles that write to it."""
 
     # -- receiving ---------------------------------------------------------------------------
@@ -212,9 +213,19 @@ class Ledger(CaseFiles):
         return attempt_id
 
     def end_attempt(
-        self, attempt_id: int, *, outcome: str, code: str | None = None, sentence: str | None = None
+        self,
+        attempt_id: int,
+        *,
+        outcome: str,
+        code: str | None = None,
+        sentence: str | None = None,
+        next_in_s: float | None = None,
     ) -> None:
-        """Record how an attempt ended; one that has ended is never overwritten."""
+        """Record how an attempt ended; one that has ended is never overwritten.
+
+        `next_in_s` is how long the next one is delayed.
+        """
+        now = time.time()
         table = tables.attempt
         with self._engine.begin() as connection:
             connection.execute(
@@ -223,7 +234,13 @@ class Ledger(CaseFiles):
                     table.c.attempt_id == attempt_id,
                     table.c.outcome.is_(None),
                 )
-                .values(ended_at=time.time(), outcome=outcome, code=code, sentence=sentence)
+                .values(
+                    ended_at=now,
+                    outcome=outcome,
+                    code=code,
+                    sentence=sentence,
+                    next_at=None if next_in_s is None else now + next_in_s,
+                )
             )
 
     def save_result(

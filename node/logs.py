@@ -41,6 +41,7 @@ KEYS = frozenset(
         "transport",
         "status",
         "instance_count",
+        "failed_count",
         "series_count",
         "byte_count",
         "slice_count",

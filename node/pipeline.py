@@ -12,6 +12,10 @@ receive -> assemble -> **convert -> segment -> encode -> deliver**. The first tw
 A result with a note that the site holds results for goes to `held` instead of `encoded`, once and
 for all: a person releases it to `encoded`, from where nothing leads back.
 
+A destination that is asked to keep the objects (storage commitment) is served once it has said so.
+Its answer may come hours later, through `deliver` or `receive`; until then a delayed job alone
+waits, which would ask again.
+
 Every stage writes its files first and moves the state last; each may run twice with the same
 result. A case that is cancelled in mid-stage keeps nothing of it: the engine is stopped within a
 second, the other stages run to their end, which is near, and their move is refused. What follows a
@@ -34,7 +38,7 @@ from converters.summary_pictures import Page
 from converters.volume import LabelMap
 from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
-from node import convert, disposition, logs, measuring, pictures, summary
+from node import convert, disposition, logs, measuring, owed, pictures, summary
 from node.cases import (
     WORKING,
     AssembledCase,
@@ -43,9 +47,9 @@ from node.cases import (
     ObjectKind,
     Stage,
 )
-from node.deliver import routes
+from node.deliver import commitment, routes
 from node.disposition import Disposition
-from node.encode import CaseEncoder, also_name
+from node.encode import CaseEncoder
 from node.errors import (
     CaseOvertakenError,
     LedgerUnavailableError,
@@ -111,28 +115,8 @@ def next_jobs(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination])
     return [
         Job(case_id=row.case_id, run=row.run, stage=stage, destination=destination.name)
         for destination in destinations
-        if unserved(row, ledger, destination)
+        if not owed.is_served(row.case_id, ledger, destination)
     ]
-
-
-def unserved(row: CaseRow, ledger: Ledger, destination: Destination) -> list[EncodedObject]:
-    """Return the objects of a case that a destination wants and does not hold yet."""
-    there = {
-        one.sop_instance_uid
-        for one in ledger.receipts(row.case_id)
-        if one.destination == destination.name
-    }
-    return [
-        one
-        for one in ledger.results(row.case_id)
-        if one.sop_instance_uid not in there and _wants(destination, one)
-    ]
-
-
-def _wants(destination: Destination, one: EncodedObject) -> bool:
-    if one.kind is ObjectKind.ALSO:
-        return Path(one.path).name in map(also_name, destination.also)
-    return one.kind in destination.kinds
 
 
 def finish_if_served(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination]) -> None:
@@ -206,9 +190,12 @@ class Pipeline:
             if isinstance(error, (PredictionStoppedError, CaseOvertakenError)):
                 return self._stopped(job, attempt_id, error)
             return self._failed(row, job, attempt_id, error)
-        self._ledger.end_attempt(attempt_id, outcome="done")
+        wait = self._wait_for_commitment(job)
+        next_in_s = wait[0].delay_s if wait else None
+        self._ledger.end_attempt(attempt_id, outcome="done", next_in_s=next_in_s)
         self._pass(f"{job.stage}:done")
-        return self._followers(self._ledger.case(job.case_id))
+        following = [*self._followers(self._ledger.case(job.case_id)), *wait]
+        return list({one.destination: one for one in following}.values())
 
     def _pass(self, boundary: str) -> None:
         if self._parts.boundary is not None:
@@ -223,11 +210,19 @@ class Pipeline:
             return False
         destination = self._destination(job)
         # One that was taken out of the configuration since: `_deliver` has nothing to do.
-        return destination is None or bool(unserved(row, self._ledger, destination))
+        return destination is None or not owed.is_served(job.case_id, self._ledger, destination)
 
     def _destination(self, job: Job) -> Destination | None:
         known = self._parts.settings.destinations
         return next((one for one in known if one.name == job.destination), None)
+
+    def _wait_for_commitment(self, job: Job) -> list[Job]:
+        """Return the job that acts where a destination has not answered by then."""
+        destination = None if job.stage is not Stage.DELIVER else self._destination(job)
+        if destination is None or owed.is_served(job.case_id, self._ledger, destination):
+            return []
+        wait_s = destination.commitment_timeout_s
+        return [replace(job, attempt=job.attempt + 1, delay_s=wait_s)]
 
     def _is_wanted(self, job: Job) -> bool:
         """Say whether the case still stands where the job found it."""
@@ -345,7 +340,13 @@ class Pipeline:
         if destination is None:
             return  # taken out of the configuration since; nobody waits for it any more
         self._note_release(row)
-        wanted, refusals = unserved(row, self._ledger, destination), []
+        if destination.commitment:
+            commitment.conclude(row.case_id, destination, self._ledger)
+        self._send_all(row, job, destination)
+        self._commit(row, destination)
+
+    def _send_all(self, row: CaseRow, job: Job, destination: Destination) -> None:
+        wanted, refusals = owed.unserved(row.case_id, self._ledger, destination), []
         routes.prepare(wanted, self._files_for(destination, row, wanted), destination)
         for one in wanted:
             try:
@@ -386,6 +387,18 @@ class Pipeline:
             *(one for one in beside if one.is_file()),
         ]
 
+    def _commit(self, row: CaseRow, destination: Destination) -> None:
+        """Ask a destination to keep what it has stored, where it is to be asked."""
+        open_objects = owed.uncommitted(row.case_id, self._ledger, destination)
+        if open_objects:
+            commitment.request(
+                open_objects,
+                destination,
+                self._ledger,
+                calling_ae_title=self._parts.settings.receive.ae_title,
+                boundary=self._pass,
+            )
+
     def _note_release(self, row: CaseRow) -> None:
         """Log that a person let a result go, before it goes the first time."""
         held_for = (row.summary or {}).get("held_for")
@@ -423,7 +436,7 @@ class Pipeline:
         what = disposition.of(known)
         if job.attempt < disposition.attempts_at_most(what, delivery):
             wait_s = delay_s(job.attempt, delivery)
-            self._end_attempt(attempt_id, "retry", known)
+            self._end_attempt(attempt_id, "retry", known, wait_s)
             log.warning("stage.retried", delay_s=wait_s)
             return [replace(job, attempt=job.attempt + 1, delay_s=wait_s)]
         self._end_attempt(attempt_id, "failed", known)
@@ -433,8 +446,11 @@ class Pipeline:
         log.error("stage.failed", state=state.value)
         return []
 
-    def _end_attempt(self, attempt_id: int, outcome: str, error: CodedError) -> None:
-        self._ledger.end_attempt(attempt_id, outcome=outcome, code=error.code, sentence=str(error))
+    def _end_attempt(
+        self, attempt_id: int, outcome: str, error: CodedError, next_in_s: float | None = None
+    ) -> None:
+        words = {"code": error.code, "sentence": str(error)}
+        self._ledger.end_attempt(attempt_id, outcome=outcome, next_in_s=next_in_s, **words)
 
 
 def coded(error: Exception) -> CodedError:

@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from node import logs
+from node import logs, owed
 from node.cases import CaseState
 from node.ledger import Ledger
-from node.pipeline import unserved
 from node.settings import Destination, Retention
 from node.spool import Spool
 
@@ -89,8 +88,8 @@ class Purger:
         """Yield the cases whose results are wherever they are wanted."""
         for case_id in case_ids:
             row = self._ledger.case(case_id)
-            if row.state not in _AWAITED or not any(
-                unserved(row, self._ledger, one) for one in self._destinations
+            if row.state not in _AWAITED or all(
+                owed.is_served(case_id, self._ledger, one) for one in self._destinations
             ):
                 yield case_id
 

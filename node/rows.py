@@ -58,7 +58,10 @@ class CaseRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRow:
-    """One try of a stage; `outcome` is None while it runs or when its process died."""
+    """One try of a stage; `outcome` is None while it runs or when its process died.
+
+    `next_at` is when the next one is due, where this one said so.
+    """
 
     attempt_id: int
     case_id: str
@@ -69,6 +72,28 @@ class AttemptRow:
     outcome: str | None
     code: str | None
     sentence: str | None
+    next_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentRow:
+    """A storage commitment transaction: objects of a case that a destination is asked to keep.
+
+    `asked_at` is when it took the question, `reported_at` when its report came, `concluded_at`
+    when the pipeline had drawn the consequence. `failures` are reasons by SOP Instance UID.
+    """
+
+    transaction_uid: str
+    case_id: str
+    destination: str
+    number: int
+    ae_title: str
+    sop_instance_uids: tuple[str, ...]
+    begun_at: datetime
+    asked_at: datetime | None
+    reported_at: datetime | None
+    failures: dict[str, int] | None
+    concluded_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +131,12 @@ def case_row(row: Row[Any]) -> CaseRow:
 def attempt_row(row: Row[Any]) -> AttemptRow:
     """Return a row of ``attempt``."""
     return AttemptRow(**{**values_of(row, AttemptRow), "stage": Stage(row.stage)})
+
+
+def commitment_row(row: Row[Any]) -> CommitmentRow:
+    """Return a row of ``commitment``."""
+    values = values_of(row, CommitmentRow)
+    return CommitmentRow(**{**values, "sop_instance_uids": tuple(row.sop_instance_uids)})
 
 
 def worker_row(row: Row[Any]) -> WorkerRow:

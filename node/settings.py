@@ -303,6 +303,8 @@ class Destination(_Peer):
     rtstruct: bool = False
     path: str = ""
     nifti: bool = True
+    commitment: bool = False
+    commitment_timeout_s: float = Field(default=3600.0, gt=0)
     timeout_s: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")
@@ -313,6 +315,8 @@ class Destination(_Peer):
             raise ValueError("a stow destination needs an http(s) url without credentials in it")
         if self.transport is Transport.FOLDER and not Path(self.path).is_absolute():
             raise ValueError("a folder destination needs an absolute path")
+        if self.transport is not Transport.DIMSE and self.commitment:
+            raise ValueError("storage commitment is a DIMSE service: commitment needs dimse")
         return self
 
     @model_validator(mode="after")

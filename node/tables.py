@@ -113,6 +113,7 @@ attempt = sa.Table(
     sa.Column("outcome", sa.String(16)),
     sa.Column("code", sa.String(64)),
     sa.Column("sentence", sa.Text),
+    sa.Column("next_at", sa.Float),
 )
 result = sa.Table(
     "result",
@@ -138,6 +139,23 @@ receipt = sa.Table(
     sa.Column("status_code", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("delivered_at", sa.Float, nullable=False),
+    sa.Column("committed_at", sa.Float),
+)
+commitment = sa.Table(
+    "commitment",
+    metadata,
+    sa.Column("transaction_uid", sa.String(64), primary_key=True),
+    sa.Column("case_id", sa.String(32), nullable=False, index=True),
+    sa.Column("destination", sa.String(32), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("ae_title", sa.String(16), nullable=False),
+    sa.Column("sop_instance_uids", sa.JSON, nullable=False),
+    sa.Column("begun_at", sa.Float, nullable=False),
+    sa.Column("asked_at", sa.Float),
+    sa.Column("reported_at", sa.Float),
+    sa.Column("failures", sa.JSON),
+    sa.Column("concluded_at", sa.Float),
+    sa.UniqueConstraint("case_id", "destination", "number"),
 )
 prediction = sa.Table(
     "prediction",

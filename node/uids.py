@@ -25,6 +25,11 @@ def derived_uid(case: str, model_digest: str, role: str) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, f'{role}|{case}|{model_digest}').int}"
 
 
+def transaction_uid(case: str, destination: str, number: int) -> str:
+    """Return the Transaction UID under which a destination is asked to keep a case's objects."""
+    return derived_uid(case, f"{destination}|{number}", "commitment")
+
+
 def device_uid(model_id: str, model_digest: str) -> str:
     """Return the UID of what observes with a model: another one whenever the model changes.
 

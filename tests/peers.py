@@ -201,6 +201,14 @@ class Orthanc:
 
     def instance_bytes(self, sop_instance_uid: str) -> bytes:
         """Return the file of an instance exactly as it is stored."""
+        return self._get(f"{self._address(sop_instance_uid)}/file").raise_for_status().content
+
+    def delete(self, sop_instance_uid: str) -> None:
+        """Lose an instance."""
+        address = f"{self.http_url}{self._address(sop_instance_uid)}"
+        httpx.delete(address, timeout=_HTTP_TIMEOUT_S, trust_env=False).raise_for_status()
+
+    def _address(self, sop_instance_uid: str) -> str:
         answer = httpx.post(
             f"{self.http_url}/tools/lookup",
             content=sop_instance_uid,
@@ -208,7 +216,16 @@ class Orthanc:
             trust_env=False,
         ).raise_for_status()
         (found,) = [one["ID"] for one in answer.json() if one["Type"] == "Instance"]
-        return self._get(f"/instances/{found}/file").raise_for_status().content
+        return f"/instances/{found}"
+
+    def know(self, ae_title: str, port: int) -> None:
+        """Let it reach an AE on loopback, as storage commitment needs."""
+        httpx.put(
+            f"{self.http_url}/modalities/{ae_title.lower()}",
+            json={"AET": ae_title, "Host": "127.0.0.1", "Port": port},
+            timeout=_HTTP_TIMEOUT_S,
+            trust_env=False,
+        ).raise_for_status()
 
     def upload(self, paths: Sequence[Path]) -> None:
         """Put files into it by REST, which is 20 times faster than C-STORE on loopback."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,11 +16,18 @@ from typing import Self
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
-from pynetdicom import evt
+from pynetdicom import AllStoragePresentationContexts, build_role, evt
 from pynetdicom.ae import ApplicationEntity
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.association import Association
+from pynetdicom.dimse_messages import N_ACTION_RSP
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ, P_DATA_TF
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    Verification,
+)
 
 from node.cases import EncodedObject, ObjectKind, Transport
 from node.settings import Destination
@@ -119,6 +127,143 @@ def dimse_peer(
         yield int(server.server_address[1])
     finally:
         entity.shutdown()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A storage commitment request that a peer has taken; `report` answers it."""
+
+    transaction_uid: str
+    references: tuple[tuple[str, str], ...]  # SOP class, SOP instance
+    association: Association
+
+    @property
+    def sop_instance_uids(self) -> set[str]:
+        """The objects that it asks for."""
+        return {uid for _, uid in self.references}
+
+    def information(
+        self, failures: Mapping[str, int] | None = None, *, left_out: Sequence[str] = ()
+    ) -> Dataset:
+        """Return the data set of a report: everything is kept but the failures (PS3.4 J.3.3)."""
+        ds = Dataset()
+        ds.TransactionUID = self.transaction_uid
+        ds.ReferencedSOPSequence, failed = [], []
+        for sop_class, uid in self.references:
+            item = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, uid
+            if uid in (failures or {}):
+                item.FailureReason = (failures or {})[uid]
+                failed.append(item)
+            elif uid not in left_out:
+                ds.ReferencedSOPSequence.append(item)
+        if failed:
+            ds.FailedSOPSequence = failed
+        return ds
+
+    def report(self, failures: Mapping[str, int] | None = None) -> int:
+        """Report over the association that the question came by; return the answer's status."""
+        return _send_report(self.association, self.information(failures))
+
+
+def _send_report(association: Association, information: Dataset) -> int:
+    kind = 2 if "FailedSOPSequence" in information else 1
+    answer, _ = association.send_n_event_report(
+        information, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+    )
+    return int(answer.Status) if "Status" in answer else -1
+
+
+def report_to(
+    port: int, information: Dataset, *, ae_title: str = "PACS", selects_role: bool = True
+) -> int:
+    """Open an association as SCP of storage commitment, report over it; return the status."""
+    entity = ApplicationEntity(ae_title)
+    entity.add_requested_context(StorageCommitmentPushModel)
+    role = build_role(StorageCommitmentPushModel, scp_role=True)
+    association = entity.associate(
+        LOOPBACK, port, ae_title="NEUROSEG", ext_neg=[role] if selects_role else None
+    )
+    assert association.is_established
+    if not selects_role:  # the library would not send a report as SCU
+        association.accepted_contexts[0]._as_scp = True
+    status = _send_report(association, information)
+    association.release()
+    return status
+
+
+class CommittingPeer:
+    """An archive that stores, and answers storage commitment as it is told; a context manager.
+
+    Parameters
+    ----------
+    answer : callable
+        Called on a thread of its own once the question is acknowledged.
+    status : int
+        What the question itself is answered.
+    """
+
+    def __init__(self, answer: Callable[[Question], object], *, status: int = 0) -> None:
+        self.arrivals: Counter[str] = Counter()
+        self.questions: list[Question] = []
+        self.port = 0
+        self._answer, self._status = answer, status
+        self._is_acknowledging = False
+        self._threads: list[threading.Thread] = []
+        self._entity = ApplicationEntity("PACS")
+        self._entity.add_supported_context(StorageCommitmentPushModel)
+        for context in AllStoragePresentationContexts:
+            self._entity.add_supported_context(str(context.abstract_syntax))
+
+    def __enter__(self) -> Self:
+        """Listen."""
+        handlers: list[evt.EventHandlerType] = [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_N_ACTION, self._take),
+            (evt.EVT_DIMSE_SENT, self._acknowledge),
+            (evt.EVT_PDU_SENT, self._sent),
+        ]
+        server = self._entity.start_server((LOOPBACK, 0), block=False, evt_handlers=handlers)
+        assert server is not None
+        self.port = int(server.server_address[1])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End with everything that still answers."""
+        for thread in self._threads:
+            thread.join()
+        self._entity.shutdown()
+
+    def _store(self, event: evt.Event) -> int:
+        assert isinstance(event.request, C_STORE)
+        self.arrivals[str(event.request.AffectedSOPInstanceUID)] += 1
+        return 0
+
+    def _take(self, event: evt.Event) -> tuple[int, None]:
+        asked = event.action_information
+        references = tuple(
+            (str(one.ReferencedSOPClassUID), str(one.ReferencedSOPInstanceUID))
+            for one in asked.ReferencedSOPSequence
+        )
+        self.questions.append(
+            Question(
+                transaction_uid=str(asked.TransactionUID),
+                references=references,
+                association=event.assoc,
+            )
+        )
+        return self._status, None
+
+    def _acknowledge(self, event: evt.Event) -> None:
+        self._is_acknowledging = isinstance(event.message, N_ACTION_RSP) and self._status == 0
+
+    def _sent(self, event: evt.Event) -> None:
+        """Answer once the acknowledgement is on its way, so that it arrives first."""
+        if self._is_acknowledging and isinstance(event.pdu, P_DATA_TF):
+            self._is_acknowledging = False
+            thread = threading.Thread(target=self._answer, args=(self.questions[-1],))
+            self._threads.append(thread)
+            thread.start()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from converters.volume import LabelMap
 from inference import manifest as manifests
 from node import assemble, closing, convert
 from node.assemble import Close
-from node.cases import AssembledCase, CaseState, Transport
+from node.cases import AssembledCase, CaseState, Stage, Transport
 from node.jobs import Job
 from node.ledger import Ledger
 from node.pipeline import Parts, Pipeline, Segmenter, Stop, next_jobs
@@ -20,7 +21,9 @@ from node.receive.instance import Intake, Offer
 from node.rows import CaseRow
 from node.settings import Align, Assemble, Delivery, Destination, Model, Settings
 from node.spool import Spool
+from tests import ledgers
 from tests.nodes import MODEL
+from tests.scripted_peers import small_object
 
 MANIFEST = manifests.load(MODEL)
 
@@ -99,6 +102,30 @@ def parts(spool: Spool, ledger: Ledger, *destinations: Destination) -> Parts:
         manifest=MANIFEST,
         segmenter=bright_is_tumour(spool),
     )
+
+
+def encoded_case(ledger: Ledger, spool: Spool) -> CaseRow:
+    """Return a case that is to be delivered, with two small objects and no study behind it."""
+    row = ledgers.advanced(ledger, ledgers.opened(ledger), CaseState.SEGMENTED)
+    folder = spool.case_folder(row.case_id)
+    objects = []
+    for name in ("a.dcm", "b.dcm"):
+        described, file = small_object(folder)
+        path = f"cases/{row.case_id}/{file.rename(folder / name).name}"
+        objects.append(replace(described, case_id=row.case_id, path=path))
+    ledger.save_result(objects[0], summary={"notes": []}, beside=objects[1:])
+    return ledger.case(row.case_id)
+
+
+def delivery_job(row: CaseRow, attempt: int = 1) -> Job:
+    """Return an attempt to deliver a case to the destination `pacs`."""
+    return Job(case_id=row.case_id, run=1, stage=Stage.DELIVER, destination="pacs", attempt=attempt)
+
+
+def deliver(parts: Parts, row: CaseRow, attempt: int = 1) -> Job | None:
+    """Perform one attempt of a delivery; return the next one, None when there is none."""
+    following = Pipeline(parts).perform(delivery_job(row, attempt))
+    return next((one for one in following if one.attempt > attempt), None)
 
 
 def run_all(parts: Parts, case_id: str, *, until: CaseState = CaseState.DELIVERED) -> list[Job]:

@@ -322,11 +322,14 @@ class WebNode:
         self.ledger.end_attempt(attempt_id, outcome="done")
         return seg
 
-    def fail_delivery(self, case_id: str) -> PeerUnavailableError:
+    def fail_delivery(
+        self, case_id: str, *, next_in_s: float | None = None
+    ) -> PeerUnavailableError:
         """Try once to deliver to a destination that does not answer."""
         error = PeerUnavailableError(destination="pacs", reason="connection refused")
         attempt_id = self.ledger.begin_attempt(case_id, Stage.DELIVER, "pacs")
-        self.ledger.end_attempt(attempt_id, outcome="retry", code=error.code, sentence=str(error))
+        words = {"code": error.code, "sentence": str(error)}
+        self.ledger.end_attempt(attempt_id, outcome="retry", next_in_s=next_in_s, **words)
         return error
 
     def deliver(self, seg: EncodedObject) -> None:

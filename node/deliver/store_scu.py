@@ -7,8 +7,9 @@ encoded data set goes onto the wire without being decoded.
 from __future__ import annotations
 
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +18,10 @@ from typing import cast
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import _config
+from pynetdicom import _config, evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.events import EVT_CONN_OPEN, Event
+from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 from pynetdicom.transport import AddressInformation, AssociationSocket
@@ -84,7 +85,7 @@ def send(
             raise _refused(destination, "context rejected") from error
         except RuntimeError as error:  # ended by the peer right after it had been accepted
             raise _unavailable(destination, "association ended") from error
-        status = _status(answer, destination, time.monotonic() - started, patience_s)
+        status = status_of(answer, destination, time.monotonic() - started, patience_s)
     if dimse.is_out_of_resources(status):
         raise _unavailable(destination, f"out of resources, status 0x{status:04X}")
     if status not in HOLDS_THE_OBJECT:
@@ -121,7 +122,7 @@ def implementation_of(destination: Destination, *, calling_ae_title: str) -> str
             answer = assoc.send_c_echo()
         except RuntimeError as error:
             raise _unavailable(destination, "association ended") from error
-        status = _status(answer, destination, time.monotonic() - started, patience_s)
+        status = status_of(answer, destination, time.monotonic() - started, patience_s)
         implementation = str(assoc.acceptor.implementation_class_uid)
     if status != Status.SUCCESS:
         raise _refused(destination, f"0x{status:04X}")
@@ -136,8 +137,14 @@ def _refused(destination: Destination, status: str) -> PeerRefusedError:
     return PeerRefusedError(destination=destination.name, status=status)
 
 
-def _status(answer: Dataset, destination: Destination, waited_s: float, patience_s: float) -> int:
-    """Return the status of an answer; an empty one means that none came."""
+def status_of(answer: Dataset, destination: Destination, waited_s: float, patience_s: float) -> int:
+    """Return the status of an answer; an empty one means that none came.
+
+    Raises
+    ------
+    PeerUnavailableError
+        None came.
+    """
     if "Status" in answer:
         return int(answer.Status)
     if waited_s >= patience_s:
@@ -151,8 +158,12 @@ def open_association(
     calling_ae_title: str,
     contexts: list[tuple[UID, list[UID]]],
     patience_s: float,
+    handlers: Sequence[evt.EventHandlerType] = (),
 ) -> Iterator[Association]:
-    """Open an association, release it afterwards, and leave no thread behind."""
+    """Open an association, release it afterwards, and leave no thread behind.
+
+    `handlers` answer what the peer asks meanwhile.
+    """
     line = _Line(destination)
     entity = _Entity(calling_ae_title)
     entity.connection_timeout = entity.acse_timeout = destination.timeout_s
@@ -166,16 +177,30 @@ def open_association(
             destination.host,
             destination.port,
             ae_title=destination.ae_title,
-            evt_handlers=[(EVT_CONN_OPEN, line.opened)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, line.opened), *handlers],
         )
     except OSError as error:  # the name cannot be resolved, or no socket can be had
         raise _unavailable(destination, "address not found") from error
     try:
         line.check_established(assoc)
         yield assoc
-        assoc.release()
+        _release(assoc, destination.timeout_s)
     finally:
         _end(assoc)
+
+
+def _release(assoc: Association, timeout_s: float) -> None:
+    """Release an association; abort it where the library waits for its own thread without end.
+
+    It may, when the peer's request arrives in this very moment.
+    """
+    guard = threading.Timer(timeout_s, assoc.abort)
+    guard.start()
+    try:
+        assoc.release()
+    finally:
+        guard.cancel()
+        guard.join()
 
 
 class _Socket(AssociationSocket):

@@ -26,6 +26,7 @@ from node.errors import PeerRefusedError, PeerUnavailableError
 from node.settings import Destination
 
 _MULTIPART_ALLOWANCE_BYTES = 10_000
+_JSON = {"application/dicom+json", "application/json"}
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, ParseError)
 """What the client's parsers raise on a damaged answer."""
 
@@ -66,7 +67,7 @@ def send(
     """
     ds = pydicom.dcmread(file)  # elements stay as they are encoded, so the same bytes travel
     with open_client(destination, largest_body_bytes=seg.byte_count) as client:
-        answer = client.store_instances([ds])
+        answer = _store(client, ds)
         status = _stored_status(answer, seg.sop_instance_uid, destination)
     return DeliveryReceipt(
         case_id=seg.case_id,
@@ -77,6 +78,22 @@ def send(
         attempt=attempt,
         delivered_at=datetime.now(UTC),
     )
+
+
+def _store(client: DICOMwebClient, ds: Dataset) -> Dataset:
+    """Return the answer to one instance; HTTP 409 has one too, which says why it was not stored."""
+    try:
+        return client.store_instances([ds])
+    except requests.HTTPError as error:
+        if error.response is None or error.response.status_code != HTTPStatus.CONFLICT:
+            raise
+        if error.response.headers["Content-Type"] not in _JSON or not error.response.content:
+            raise
+        answer = Dataset.from_json(error.response.json())
+        if not answer.get("FailedSOPSequence"):
+            raise
+        answer.pop("ReferencedSOPSequence", None)  # nothing was stored
+        return answer
 
 
 def echo(

@@ -11,6 +11,7 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from pynetdicom.dimse_primitives import DimseServiceType
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 
-from node import logs
+from node import logs, reports
 from node.dimse import Command, CommandSet, Status, store_response
 from node.errors import (
     InstanceConflictError,
@@ -38,6 +39,7 @@ from node.errors import (
 from node.receive.dataset import checked_uid
 from node.receive.instance import IncomingInstance, Intake, Offer
 from node.receive.transport import WAIT_S, UpperLayer, WaitingSocket
+from node.reports import PUSH_MODEL, PUSH_MODEL_INSTANCE
 
 if TYPE_CHECKING:
     from pynetdicom.ae import ApplicationEntity
@@ -57,6 +59,7 @@ STATUSES: tuple[tuple[type[NodeError], Status], ...] = (
 """The one place that says which failure a peer is answered with which status."""
 
 _MAX_COMMAND_BYTES = 2**16
+_MAX_REPORT_BYTES = 2**20  # 5,000 objects; a case has a dozen
 _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
 _PDV_OVERHEAD = 6  # item length, context id and message control header count as the PDU's content
 _AE_TITLE_LENGTH = 16
@@ -70,6 +73,11 @@ def status_of(error: NodeError) -> Status:
         if isinstance(error, kind):
             return status
     return Status.PROCESSING_FAILURE
+
+
+def calling_ae_title(assoc: Association) -> str:
+    """Return who opened an association."""
+    return assoc.requestor.ae_title.strip()[:_AE_TITLE_LENGTH]
 
 
 class _ProtocolError(Exception):
@@ -102,6 +110,24 @@ class _Store:
             self.content.discard()
 
 
+@dataclass(slots=True, kw_only=True)
+class _Report:
+    """An N-EVENT-REPORT whose data set arrives; the library puts it together."""
+
+    context_id: int
+    byte_count: int = 0
+
+
+def _is_report(context: PresentationContext, command: CommandSet) -> bool:
+    """Say whether a request is a report of storage commitment, with what it has to say."""
+    named = command.affected_sop_class_uid, command.affected_sop_instance_uid
+    return (
+        command.has_data_set
+        and context.abstract_syntax == PUSH_MODEL
+        and named == (PUSH_MODEL.encode(), PUSH_MODEL_INSTANCE.encode())
+    )
+
+
 class _Messages(DIMSEServiceProvider):
     """Messages of one association; called on the thread that reads its socket."""
 
@@ -111,6 +137,7 @@ class _Messages(DIMSEServiceProvider):
         self._intake = intake
         self._command = bytearray()
         self._store: _Store | None = None
+        self._report: _Report | None = None
         self.stored_count = 0
         self.stored_bytes = 0
         self.study_instance_uids: set[str] = set()
@@ -151,6 +178,8 @@ class _Messages(DIMSEServiceProvider):
         is_last = bool(fragment[0] & _IS_LAST)
         if fragment[0] & _IS_COMMAND:
             self._receive_command(context_id, content, is_last=is_last)
+        elif self._report is not None and self._report.context_id == context_id:
+            self._pass_report(self._report, fragment, is_last=is_last)
         elif self._store is None or self._store.context_id != context_id:
             raise _ProtocolError("a data set that no command announced")
         else:
@@ -159,7 +188,7 @@ class _Messages(DIMSEServiceProvider):
                 self._answer(self._store)
 
     def _receive_command(self, context_id: int, content: memoryview, *, is_last: bool) -> None:
-        if self._store is not None:
+        if self._store is not None or self._report is not None:
             raise _ProtocolError("a command before the data set of the last one is complete")
         self._command += content
         if len(self._command) > _MAX_COMMAND_BYTES:
@@ -181,11 +210,22 @@ class _Messages(DIMSEServiceProvider):
             self._leave_to_library(context_id, encoded)
         elif command.command == Command.C_STORE_RQ:
             self._begin_store(context_id, context, command)
+        elif command.command == Command.N_EVENT_REPORT_RQ and _is_report(context, command):
+            self._leave_to_library(context_id, encoded)
+            self._report = _Report(context_id=context_id)
         else:
             raise _ProtocolError("an operation that no presentation context offers")
 
     def _leave_to_library(self, context_id: int, encoded: bytes) -> None:
         super().receive_primitive(_pdata(context_id, _IS_COMMAND | _IS_LAST, encoded))
+
+    def _pass_report(self, report: _Report, fragment: bytes, *, is_last: bool) -> None:
+        report.byte_count += len(fragment)
+        if report.byte_count > _MAX_REPORT_BYTES:
+            raise _ProtocolError("a report without end")
+        super().receive_primitive(_pdata(report.context_id, fragment[0], fragment[1:]))
+        if is_last:
+            self._report = None
 
     def _begin_store(
         self, context_id: int, context: PresentationContext, command: CommandSet
@@ -220,7 +260,7 @@ class _Messages(DIMSEServiceProvider):
                 command.affected_sop_instance_uid, "AffectedSOPInstanceUID"
             ),
             transfer_syntax_uid=str(context.transfer_syntax[0]),
-            calling_ae_title=self.assoc.requestor.ae_title.strip()[:_AE_TITLE_LENGTH],
+            calling_ae_title=calling_ae_title(self.assoc),
         )
 
     def _answer(self, store: _Store) -> None:
@@ -301,10 +341,11 @@ class StoreAssociation(Association):
         self.network_timeout = ae.network_timeout
         self.set_socket(WaitingSocket(self, connection, pdu_timeout_s=ae.network_timeout))
         self.bind(evt.EVT_REJECTED, _log_rejection)
+        self.bind(evt.EVT_N_EVENT_REPORT, self._take_report)
         self.bind(evt.EVT_REQUESTED, self._turn_away)
 
     def _turn_away(self, event: evt.Event) -> None:
-        """Reject a peer that wants to store while there is no room; one that verifies may.
+        """Reject a peer that wants to store while there is no room; others may come in.
 
         Every sender's own retry handles a transient rejection like A700, and nobody sends a
         thousand images to have each refused (PS3.8 9.3.4: local limit exceeded).
@@ -312,7 +353,7 @@ class StoreAssociation(Association):
         del event
         request = self.requestor.primitive
         offered = request.presentation_context_definition_list if request is not None else []
-        if {one.abstract_syntax for one in offered} <= {_VERIFICATION}:
+        if {one.abstract_syntax for one in offered} <= {_VERIFICATION, PUSH_MODEL}:
             return
         try:
             self._intake.check_space()
@@ -346,6 +387,11 @@ class StoreAssociation(Association):
             self._intake.released(studies)
         except NodeError as error:
             logs.get().warning("release.lost", code=error.code, sentence=str(error))
+
+    def _take_report(self, event: evt.Event) -> tuple[int, None]:
+        """Answer a report of storage commitment; success once it is durable."""
+        save = partial(self._intake.reported, ae_title=calling_ae_title(self))
+        return reports.answer(lambda: event.event_information, save), None
 
     def hang_up(self) -> None:
         """End the association at once: abort, and do not wait for the peer."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from node.cases import ReceivedInstance
+from node.cases import CommitmentReport, ReceivedInstance
 from node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import (
     InstanceMismatchError,
@@ -26,6 +26,7 @@ from node.errors import (
 from node.ledger import Ledger
 from node.receive.commit import GroupCommit, in_the_ledger, on_the_spool
 from node.receive.dataset import Identifiers, read_identifiers
+from node.rows import CommitmentRow
 from node.spool import Spool
 
 _PREAMBLE = bytes(128) + b"DICM"
@@ -244,6 +245,18 @@ class Intake:
             The database refuses; the hint is lost, and the quiet period decides without it.
         """
         self._commit.released(study_instance_uids)
+
+    def reported(self, report: CommitmentReport, *, ae_title: str) -> CommitmentRow:
+        """Make a report of storage commitment durable; return the transaction that it answers.
+
+        Raises
+        ------
+        ReportInvalidError, ReporterUnknownError
+            This node, or this peer, was not asked.
+        LedgerUnavailableError
+            The database refuses; the sender may try again.
+        """
+        return self._commit.reported(report, ae_title=ae_title)
 
     def _instance(
         self, incoming: IncomingInstance, identifiers: Identifiers, sha256: str

@@ -13,7 +13,7 @@ import time
 from socketserver import BaseServer
 from typing import Any, Self
 
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import (
     AE,
     ALL_TRANSFER_SYNTAXES,
@@ -29,6 +29,7 @@ from node.errors import AddressUnavailableError
 from node.ledger import Ledger
 from node.receive.association import StoreAssociation
 from node.receive.instance import Intake
+from node.reports import PUSH_MODEL
 from node.spool import Spool
 
 _MAX_ACSE_TIMEOUT_S = 15.0
@@ -46,7 +47,9 @@ class _Contexts(list[PresentationContext]):
 
 
 def presentation_contexts() -> list[PresentationContext]:
-    """Return what the node accepts: verification, and every storage class in every syntax.
+    """Return what the node accepts: verification, every storage class in every syntax, reports.
+
+    Reports are those of storage commitment, from peers that are its SCP.
 
     The acceptor's order decides where a peer offers several syntaxes at once: uncompressed first,
     explicit before implicit.
@@ -54,7 +57,11 @@ def presentation_contexts() -> list[PresentationContext]:
     syntaxes = sorted(ALL_TRANSFER_SYNTAXES, key=lambda uid: uid != ExplicitVRLittleEndian)
     known = [*VerificationPresentationContexts, *AllStoragePresentationContexts]
     classes = [context.abstract_syntax for context in known]
-    return _Contexts(build_context(uid, syntaxes) for uid in classes if uid is not None)
+    commitment = build_context(PUSH_MODEL, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    # The peer answers what we asked it: it opens the association and is the SCP (PS3.4 J.3.3).
+    commitment.scu_role, commitment.scp_role = False, True
+    stored = [build_context(uid, syntaxes) for uid in classes if uid is not None]
+    return _Contexts([*stored, commitment])
 
 
 class _RequestHandler(RequestHandler):

@@ -15,8 +15,9 @@ from typing import Any
 from converters.volume import Segment
 from inference.declarations import Region
 from inference.manifest import Manifest
-from node import findings, series_table
+from node import findings, owed, series_table
 from node.cases import CaseState, DeliveryReceipt, EncodedObject, ObjectKind, SeriesDecision
+from node.owed import Standing
 from node.reading import LedgerReader
 from node.rows import AttemptRow, CaseRow
 from node.settings import Settings
@@ -132,6 +133,7 @@ class ReceiptView:
     status_code: str
     attempt: int
     delivered_at: datetime
+    committed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +145,8 @@ class CaseView:
     closed; while it is open, what it waits for stands in `waits_for` instead. `held_for` are the
     notes that held or hold the result back, `released_at` is when somebody let it go, `purged_at`
     when its files were deleted, `volumes_purged_at` when only the working volumes; `progress` is
-    that of the engine while it runs. `volumes` are those of labels, `regions` those of labels
+    that of the engine while it runs. `destinations` say how each one stands, as soon as there is a
+    result. `volumes` are those of labels, `regions` those of labels
     taken together, which overlap, `lesions` those of the connected pieces; all of it and more is in
     `measurements`. `uncertainty` and `tta` are as the engine kept them.
     """
@@ -180,6 +183,7 @@ class CaseView:
     held_for: tuple[str, ...]
     released_at: str | None
     attempts: tuple[AttemptView, ...]
+    destinations: tuple[Standing, ...]
     receipts: tuple[ReceiptView, ...]
     results: tuple[ResultView, ...]
     volumes: tuple[VolumeView, ...]
@@ -220,6 +224,7 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         held_for=_held_for(row.summary or {}),
         released_at=(row.summary or {}).get("released_at"),
         attempts=_attempts(row, attempts, now),
+        destinations=owed.standings(row, ledger, sources.settings.destinations),
         receipts=tuple(_receipt(one) for one in receipts),
         results=tuple(_result(one) for one in ledger.results(row.case_id)),
         volumes=_volumes(row, "volumes_ml", sources.manifest.segments),
@@ -322,6 +327,7 @@ def _receipt(receipt: DeliveryReceipt) -> ReceiptView:
         status_code=receipt.status_code,
         attempt=receipt.attempt,
         delivered_at=receipt.delivered_at,
+        committed_at=receipt.committed_at,
     )
 
 

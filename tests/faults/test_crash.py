@@ -18,6 +18,7 @@ from node.cases import Stage
 from node.demo.archive import DemoArchive
 from node.reading import LedgerReader
 from tests.nodes import PLAIN, POISONED, ROOT, RunningNode, destination, push
+from tests.peers import Orthanc
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
@@ -167,3 +168,30 @@ def _push_until_stored(paths: list[Path], node: RunningNode) -> None:
         return not paths
 
     wait_until(_all_stored, 60.0, "the study to be stored")
+
+
+@pytest.mark.timeout(600)
+def test_crashes_around_the_question_of_commitment_lead_to_a_committed_result(
+    tmp_path: Path, orthanc: Orthanc
+) -> None:
+    plan = tmp_path / "crash-plan"
+    pacs = destination("orthanc", port=orthanc.dicom_port, ae_title=orthanc.ae_title)
+    node = RunningNode(
+        tmp_path / "node",
+        [f"{pacs}commitment = true\ncommitment_timeout_s = 10.0\n"],
+        entry=CRASHING,
+        environment={"CRASH_PLAN": str(plan)},
+        options=QUICK,
+    )
+    with node:
+        node.wait_ready()
+        orthanc.know("NEUROSEG", node.dicom_port)
+        for seed, boundary in enumerate(("deliver:asking", "deliver:asked")):
+            plan.write_text(boundary, encoding="utf-8")
+            study = _study(tmp_path, 20 + seed)
+            assert set(push(_interleaved(study), node.dicom_port)) == {0}
+            cases = node.wait_states("delivered", seed + 1)
+            assert not plan.exists(), f"no process passed {boundary}"
+            assert len(orthanc.find_instances(study.study_instance_uid, "SEG")) == 1
+            (standing,) = cases[0]["destinations"]
+            assert (standing["state"], standing["committed_count"]) == ("committed", 2)

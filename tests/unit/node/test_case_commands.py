@@ -14,9 +14,11 @@ from dbos import run_dbos_database_migrations
 from converters.sequences import SeriesKey
 from node.__main__ import main
 from node.cases import CaseState
+from tests.nodes import destination
 from tests.web_cases import MODEL_FOLDER, WebNode, unused
 
 UNKNOWN = "0" * 32
+DESTINATION = destination("pacs", port=104)
 
 
 @pytest.fixture
@@ -26,11 +28,11 @@ def node(tmp_path: Path) -> Iterator[WebNode]:
     made.ledger.close()
 
 
-def cases(node: WebNode, *arguments: str) -> Result:
+def cases(node: WebNode, *arguments: str, extra: str = "") -> Result:
     """Run the command line on the node's ledger."""
     config = node.spool.root.parent / "node.toml"
     config.write_text(
-        f"[spool]\npath = '{node.spool.root}'\n[model]\nfolder = '{MODEL_FOLDER}'\n",
+        f"[spool]\npath = '{node.spool.root}'\n[model]\nfolder = '{MODEL_FOLDER}'\n{extra}",
         encoding="utf-8",
     )
     command = ["cases", "--config", str(config), *arguments]
@@ -90,6 +92,26 @@ def test_a_failed_delivery_is_shown_with_its_reason(node: WebNode) -> None:
     shown = flat(cases(node, "show", case_id))
     assert "deliver" in shown
     assert f"to pacs: retry, 0.0 s: {error.code}: {error}" in shown
+
+
+def test_a_delivery_that_waits_for_its_next_try_can_be_tried_now(node: WebNode) -> None:
+    case_id = node.receive("1.2.1")
+    node.close(case_id)
+    node.encode(case_id)
+    url = f"sqlite:///{node.spool.root}/jobs.sqlite"
+    run_dbos_database_migrations(system_database_url=url)
+    retried = cases(node, "retry", case_id).output
+    assert f"{case_id}: deliveries tried now: 0" in retried  # no worker has put one off here
+
+
+def test_each_destination_is_shown_with_how_it_stands(node: WebNode) -> None:
+    case_id = node.receive("1.2.1")
+    node.close(case_id)
+    node.encode(case_id)
+    error = node.fail_delivery(case_id, next_in_s=60.0)
+    shown = flat(cases(node, "show", case_id, extra=DESTINATION))
+    assert "pacs: retry, 0 of 1 objects stored, attempts: 1, next 20" in shown
+    assert f": {error.code}: {error}" in shown
 
 
 @pytest.mark.parametrize("action", ["show", "retry", "release", "cancel", "complete"])

@@ -38,6 +38,8 @@ class _Recorder:
             raise RuntimeError("a defect")
         self.done[job.job_id] += 1
         self.order.append(job.job_id)
+        if job.case_id == "patient" and job.attempt == 1:
+            return [_job("patient", job.stage, attempt=2, destination=job.destination, delay_s=60)]
         if job.case_id == "chain" and job.stage is Stage.CONVERT:
             return [_job("chain", Stage.ENCODE, delay_s=0.3)]
         return []
@@ -96,6 +98,20 @@ def test_a_followed_job_runs_after_the_one_before_it(queue: Jobs, recorder: _Rec
     last = _job("chain", Stage.ENCODE).job_id
     wait_until(lambda: recorder.done[last] == 1, 15, "the chain to end")
     assert recorder.order.index(_job("chain").job_id) < recorder.order.index(last)
+
+
+def test_a_delayed_job_can_be_hastened(queue: Jobs, recorder: _Recorder) -> None:
+    first = {name: _job("patient", destination=name) for name in ("a", "b")}
+    later = {name: _job("patient", destination=name, attempt=2).job_id for name in first}
+    for job in first.values():
+        queue.submit(job)
+    wait_until(lambda: len(queue._names(["DELAYED"], prefix="patient/")) == 2, 15, "the delay")
+    assert queue.hasten("patient", "a") == 1
+    wait_until(lambda: recorder.done[later["a"]] == 1, 15, "the job to run")
+    assert recorder.done[later["b"]] == 0
+    assert queue.hasten("patient") == 1
+    wait_until(lambda: recorder.done[later["b"]] == 1, 15, "the other to run")
+    assert queue.hasten("patient") == 0
 
 
 def test_a_defect_in_a_job_leaves_a_dead_job_and_harms_no_other(

@@ -221,6 +221,7 @@ def test_an_ae_title_outside_the_standard_is_refused(tmp_path: Path, title: str)
         ("transport = 'stow'\nurl = 'ftp://pacs'", "url"),
         ("transport = 'fax'", "transport"),
         ("transport = 'stow'\nurl = 'http://a'\nname = 'Ä B'", "name"),
+        ("transport = 'stow'\nurl = 'http://a'\ncommitment = true", "DIMSE service"),
     ],
 )
 def test_a_destination_without_a_usable_address_is_refused(

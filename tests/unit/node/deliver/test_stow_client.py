@@ -138,6 +138,29 @@ def test_an_instance_that_is_there_already_counts_as_stored(
         assert sent(seg, file, stow_destination(peer.url)).status_code == "0x0111"
 
 
+def test_the_reason_in_an_http_conflict_is_read(
+    seg_and_file: tuple[EncodedObject, Path],
+) -> None:
+    seg, file = seg_and_file
+    uid = seg.sop_instance_uid
+
+    def answered(answer: Dataset) -> DeliveryReceipt:
+        with HttpPeer(json_reply(answer, status=409)) as peer:
+            return sent(seg, file, stow_destination(peer.url))
+
+    assert answered(failed_answer(uid, 0x0111)).status_code == "0x0111"
+    with pytest.raises(PeerUnavailableError, match="0xA700"):
+        answered(failed_answer(uid, 0xA700))
+    with pytest.raises(PeerRefusedError, match="0xC122"):
+        answered(failed_answer(uid, 0xC122))
+    with pytest.raises(PeerRefusedError, match="HTTP 409"):
+        answered(stored_answer(uid))
+    both = failed_answer(uid, 0xC122)
+    both.ReferencedSOPSequence = stored_answer(uid).ReferencedSOPSequence
+    with pytest.raises(PeerRefusedError, match="0xC122"):
+        answered(both)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 415])
 def test_an_http_refusal_is_a_refusal(
     seg_and_file: tuple[EncodedObject, Path], status: int

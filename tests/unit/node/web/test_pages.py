@@ -133,6 +133,28 @@ def test_a_delivery_that_waits_shows_its_reason_and_advice(
         assert "Delivering" in page
 
 
+def test_each_destination_is_shown_with_its_next_try_and_how_to_try_at_once(
+    node: WebNode, client: TestClient
+) -> None:
+    case_id = node.receive("1.2.1")
+    node.close(case_id)
+    seg = node.encode(case_id)
+    error = node.fail_delivery(case_id, next_in_s=60.0)
+    page = _text(client.get(f"/cases/{case_id}").text)
+    assert "will be tried again 0 of 1 stored 1" in page
+    assert f"neuroseg cases retry {case_id}" in page
+    (standing,) = client.get(f"/api/v1/cases/{case_id}").json()["destinations"]
+    assert (standing["state"], standing["code"]) == ("retry", error.code)
+    assert standing["next_at"]
+    node.deliver(seg)
+    page = _text(client.get(f"/cases/{case_id}").text)
+    assert "stored 1 of 1 stored 2" in page
+    assert "cases retry" not in page
+    (standing,) = client.get(f"/api/v1/cases/{case_id}").json()["destinations"]
+    assert (standing["state"], standing["code"], standing["next_at"]) == ("stored", None, None)
+    assert standing["committed_count"] is None
+
+
 @pytest.mark.parametrize(
     "hostile",
     [

@@ -1,0 +1,145 @@
+"""What each destination is owed of a case, and how far it has come with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from node.cases import CaseState, DeliveryReceipt, EncodedObject, ObjectKind, Stage, also_name
+from node.reading import LedgerReader
+from node.rows import AttemptRow, CaseRow
+from node.settings import Destination
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a destination stands to a case that has a result.
+
+    `state` is waiting, sending, retry (waiting for another attempt), committing (asked to keep the
+    objects, no answer yet), failed (given up until somebody retries the case), held, stopped, and
+    in the end stored or committed. `committed_count` is None where nobody asks for commitment.
+    `next_at` is when something happens by itself; code and sentence are those of the last error,
+    until the end is reached.
+    """
+
+    destination: str
+    transport: str
+    state: str
+    object_count: int
+    stored_count: int
+    committed_count: int | None
+    attempt_count: int
+    next_at: datetime | None
+    code: str | None
+    sentence: str | None
+
+
+def wanted(results: Sequence[EncodedObject], destination: Destination) -> list[EncodedObject]:
+    """Return the objects that a destination wants."""
+    return [one for one in results if _is_wanted(one, destination)]
+
+
+def _is_wanted(one: EncodedObject, destination: Destination) -> bool:
+    if one.kind is ObjectKind.ALSO:
+        return Path(one.path).name in map(also_name, destination.also)
+    return one.kind in destination.kinds
+
+
+def unserved(case_id: str, ledger: LedgerReader, destination: Destination) -> list[EncodedObject]:
+    """Return the objects of a case that a destination wants and does not hold yet."""
+    held = {one.sop_instance_uid for one in _receipts(case_id, ledger, destination)}
+    return [
+        one
+        for one in wanted(ledger.results(case_id), destination)
+        if one.sop_instance_uid not in held
+    ]
+
+
+def uncommitted(
+    case_id: str, ledger: LedgerReader, destination: Destination
+) -> list[EncodedObject]:
+    """Return the objects that a destination wants and has yet to promise to keep.
+
+    None where it is not asked to.
+    """
+    if not destination.commitment:
+        return []
+    kept = {
+        one.sop_instance_uid
+        for one in _receipts(case_id, ledger, destination)
+        if one.committed_at is not None
+    }
+    return [
+        one
+        for one in wanted(ledger.results(case_id), destination)
+        if one.sop_instance_uid not in kept
+    ]
+
+
+def is_served(case_id: str, ledger: LedgerReader, destination: Destination) -> bool:
+    """Say whether a destination holds, and where asked keeps, all that it wants of a case.
+
+    Results are purged (`node.retention`) only where this holds for every destination.
+    """
+    return not (unserved(case_id, ledger, destination) or uncommitted(case_id, ledger, destination))
+
+
+def _receipts(
+    case_id: str, ledger: LedgerReader, destination: Destination
+) -> list[DeliveryReceipt]:
+    return [one for one in ledger.receipts(case_id) if one.destination == destination.name]
+
+
+def standings(
+    row: CaseRow, ledger: LedgerReader, destinations: Sequence[Destination]
+) -> tuple[Standing, ...]:
+    """Return how every destination stands to a case; nothing before the case has a result."""
+    if not ledger.results(row.case_id):
+        return ()
+    return tuple(_standing(row, ledger, one) for one in destinations)
+
+
+def _standing(row: CaseRow, ledger: LedgerReader, destination: Destination) -> Standing:
+    count = len(wanted(ledger.results(row.case_id), destination))
+    lacking = len(unserved(row.case_id, ledger, destination))
+    open_count = len(uncommitted(row.case_id, ledger, destination))
+    attempts = [
+        one
+        for one in ledger.attempts(row.case_id)
+        if one.stage is Stage.DELIVER and one.destination == destination.name
+    ]
+    last = attempts[-1] if attempts else None
+    if lacking or open_count:
+        state = _open_state(row, last, is_stored=not lacking)
+    else:
+        state = "committed" if destination.commitment else "stored"
+    failed = next((one for one in reversed(attempts) if one.code), None)
+    is_over = state in ("stored", "committed")
+    return Standing(
+        destination=destination.name,
+        transport=destination.transport.value,
+        state=state,
+        object_count=count,
+        stored_count=count - lacking,
+        committed_count=count - open_count if destination.commitment else None,
+        attempt_count=len(attempts),
+        next_at=last.next_at if last and state in ("retry", "committing") else None,
+        code=None if is_over or failed is None else failed.code,
+        sentence=None if is_over or failed is None else failed.sentence,
+    )
+
+
+def _open_state(row: CaseRow, last: AttemptRow | None, *, is_stored: bool) -> str:
+    if row.state is CaseState.HELD:
+        return "held"
+    stood = row.resume_state if row.state is CaseState.FAILED else row.state
+    if stood is not CaseState.ENCODED:
+        return "stopped"
+    if last is None:
+        return "waiting"
+    states = {None: "sending", "retry": "retry", "done": "committing" if is_stored else "waiting"}
+    if row.state is CaseState.FAILED:
+        states["failed"] = "failed"
+    return states.get(last.outcome, "waiting")
