@@ -26,11 +26,11 @@ from node.cases import (
     ReceivedInstance,
     SeriesDecision,
 )
-from node.disposition import ending_of
+from node.disposition import coded, ending_of
 from node.errors import ConfigError, JobCrashedError, NothingNewError
 from node.facts import FactReader, Site, read_facts
 from node.jobs import Jobs
-from node.pipeline import Parts, coded, finish_if_served, next_jobs
+from node.pipeline import Parts, finish_if_served, next_jobs
 from node.rows import CaseRow
 from node.settings import Assemble, Settings
 

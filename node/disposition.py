@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
 from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from converters.errors import CodedError, EncodingError, InputRejectedError
 from inference.errors import (
@@ -13,6 +16,7 @@ from inference.errors import (
     ModelUnusableError,
     PredictionStoppedError,
 )
+from node import logs
 from node.cases import CaseState, Ending
 from node.errors import (
     CaseDeadlineError,
@@ -26,6 +30,7 @@ from node.errors import (
     PeerUnavailableError,
     SpoolFullError,
     SpoolUnwritableError,
+    UnforeseenError,
 )
 from node.settings import Delivery
 
@@ -84,3 +89,16 @@ def of(error: Exception) -> Disposition:
 def ending_of(error: CodedError, state: CaseState) -> Ending:
     """Return how a case ends by an error."""
     return Ending(state=state, code=error.code, sentence=str(error), advice=error.advice)
+
+
+def coded(error: Exception) -> CodedError:
+    """Return a coded error as it is, and a foreign one as a code that holds none of its words."""
+    if isinstance(error, CodedError):
+        return error
+    if isinstance(error, SQLAlchemyError):
+        return LedgerUnavailableError(kind=type(error).__name__)
+    if isinstance(error, MemoryError):
+        return MemoryShortError(place=logs.place_of(error))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SpoolFullError(free_bytes=0, floor_bytes=0)
+    return UnforeseenError(kind=type(error).__name__, place=logs.place_of(error))

@@ -29,7 +29,8 @@ from node.cases import Transport
 from node.deliver import routes, store_scu
 from node.dimse import IMPLEMENTATION_CLASS_UID
 from node.errors import ConfigError, NodeError
-from node.settings import Destination, Model, Receive, Settings, Spool, Web
+from node.peers import Destination
+from node.settings import Model, Receive, Settings, Spool, Web
 from node.spool import sync_folder
 from node.tables import SCHEMA_VERSION
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from node.cases import (
     also_name,
 )
 from node.regions import regions_of
+from node.settings import Settings
 from node.spool import Spool
 from node.uids import derived_uid, device_uid
 
@@ -76,6 +77,56 @@ class CaseEncoder:
         self._case, self._label_map, self._manifest = case, label_map, manifest
         self._spool = spool
         self._sources = _sources(case, spool, case.reference_role)
+
+    def objects(
+        self,
+        found: Measurements,
+        pages: Sequence[Page],
+        kinds: Collection[ObjectKind],
+        settings: Settings,
+    ) -> list[EncodedObject]:
+        """Return what is to be delivered, and the SEG and the report whoever wants them.
+
+        Parameters
+        ----------
+        found : Measurements
+            Of the label map.
+        pages : sequence of Page
+            Of the summary, in order.
+        kinds : collection of ObjectKind
+            What somebody wants.
+        settings : Settings
+            On which further series, and what is made where nothing was found.
+        """
+        self.forget()
+        seg, made = None, []
+        if found.whole_ml or settings.delivery.empty == "seg":
+            seg = self.seg()
+            roles = dict.fromkeys(role for one in settings.destinations for role in one.also)
+            made = [seg, *self._forms(found, kinds, roles)]
+        made.append(self.report(found, seg))
+        if ObjectKind.PICTURE in kinds:
+            made += self.pictures(pages, seg)
+        return made
+
+    def _forms(
+        self, found: Measurements, kinds: Collection[ObjectKind], roles: Iterable[Role]
+    ) -> Iterator[EncodedObject]:
+        """Yield what is wanted beside the SEG of the labels, as far as there is any."""
+        case, manifest, spool = self._case, self._manifest, self._spool
+        if ObjectKind.REGIONS in kinds:
+            yield self.regions(found)
+        if ObjectKind.LABELMAP in kinds:
+            yield self.label_map()
+        if ObjectKind.STRUCTURES in kinds:
+            yield self.structures()
+        for role in roles:
+            yield from self.also(role)
+        if ObjectKind.PROBABILITIES in kinds and convert.has_probabilities(case, spool):
+            layers = convert.read_probabilities(case, manifest.segments, manifest.model_id, spool)
+            yield self.probabilities(layers)
+        if ObjectKind.ENTROPY in kinds and convert.has_entropy(case, spool):
+            yield self.entropy(convert.read_entropy(case, spool))
 
     def forget(self) -> None:
         """Delete what an earlier run made, which may have been asked for other forms."""

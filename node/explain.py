@@ -19,9 +19,9 @@ from inference import manifest as manifests
 from node import assemble, closing, facts, folder, series_table
 from node.assemble import Close, OpenCase, Refuse, Rules, SeriesFacts
 from node.cases import AssembledCase, ReceivedInstance, SeriesDecision
+from node.disposition import coded
 from node.facts import Site
 from node.folder import Folder
-from node.pipeline import coded
 from node.series_table import Row
 from node.settings import Assemble, Settings
 

@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
+from node import convert, measuring
 from node.cases import CaseState, DeliveryReceipt, EncodedObject, ObjectKind, Stage, also_name
+from node.peers import Destination
 from node.reading import LedgerReader
 from node.rows import AttemptRow, CaseRow
-from node.settings import Destination
+from node.spool import Spool
+
+_BESIDE: Final = (convert.LABELS, convert.CHANNELS, measuring.FILE_NAME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,18 @@ def is_served(case_id: str, ledger: LedgerReader, destination: Destination) -> b
     Results are purged (`node.retention`) only where this holds for every destination.
     """
     return not (unserved(case_id, ledger, destination) or uncommitted(case_id, ledger, destination))
+
+
+def files(
+    case_id: str, objects: Sequence[EncodedObject], spool: Spool, destination: Destination
+) -> list[Path]:
+    """Return the files that a folder is to hold of a case, DICOM or not."""
+    folder = spool.case_folder(case_id)
+    beside = [folder / name for name in _BESIDE] if destination.nifti else []
+    return [
+        *(spool.instance_path(one.path) for one in objects),
+        *(one for one in beside if one.is_file()),
+    ]
 
 
 def _receipts(

@@ -24,17 +24,13 @@ failure stands in `node.disposition`.
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from converters.errors import CodedError
-from converters.measure import Measurements
 from converters.preview import render_preview
-from converters.summary_pictures import Page
 from converters.volume import LabelMap
 from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
@@ -53,15 +49,14 @@ from node.encode import CaseEncoder
 from node.errors import (
     CaseOvertakenError,
     LedgerUnavailableError,
-    MemoryShortError,
     PeerRefusedError,
-    SpoolFullError,
     UnforeseenError,
 )
 from node.jobs import Job
 from node.ledger import Ledger
+from node.peers import Destination
 from node.rows import CaseRow
-from node.settings import Delivery, Destination, Settings
+from node.settings import Delivery, Settings
 from node.spool import Spool
 from node.watch import Watch
 
@@ -83,7 +78,6 @@ _LOGGED_AS = {
     ObjectKind.ALSO: "seg.delivered",
     ObjectKind.STRUCTURES: "structures.delivered",
 }
-_BESIDE = (convert.LABELS, convert.CHANNELS, measuring.FILE_NAME)
 
 Stop = Callable[[], bool]
 """Says whether a result is no longer wanted; answers at once."""
@@ -276,57 +270,13 @@ class Pipeline:
         held_for = summary.held_for(shown, parts.settings.delivery)
         pages = pictures.draw(case, label_map, shown, parts.manifest, parts.spool)
         encoder = CaseEncoder(case, label_map, parts.manifest, parts.spool)
-        main, *beside = self._objects(encoder, case, found, pages)
+        kinds = parts.settings.wanted | ({ObjectKind.PICTURE} if parts.keeps_pictures else set())
+        main, *beside = encoder.objects(found, pages, kinds, parts.settings)
         self._pass("encode:written")
         self._ledger.save_result(main, summary=shown, beside=beside, held_for=held_for, begun=row)
         logs.get().info("seg.encoded", case_id=row.case_id, byte_count=main.byte_count)
         if held_for:
             logs.get().warning("case.held", case_id=row.case_id, reason=", ".join(held_for))
-
-    def _objects(
-        self,
-        encoder: CaseEncoder,
-        case: AssembledCase,
-        found: Measurements,
-        pages: Sequence[Page],
-    ) -> list[EncodedObject]:
-        """Return what is to be delivered, and the SEG and the report whoever wants them."""
-        parts = self._parts
-        wanted = parts.settings.wanted | ({ObjectKind.PICTURE} if parts.keeps_pictures else set())
-        encoder.forget()
-        seg, made = None, []
-        if found.whole_ml or parts.settings.delivery.empty == "seg":
-            seg = encoder.seg()
-            made = [seg, *self._forms(encoder, case, found, wanted)]
-        made.append(encoder.report(found, seg))
-        if ObjectKind.PICTURE in wanted:
-            made += encoder.pictures(pages, seg)
-        return made
-
-    def _forms(
-        self,
-        encoder: CaseEncoder,
-        case: AssembledCase,
-        found: Measurements,
-        wanted: Collection[ObjectKind],
-    ) -> Iterator[EncodedObject]:
-        """Yield what is wanted beside the SEG of the labels, as far as there is any."""
-        manifest, spool = self._parts.manifest, self._parts.spool
-        if ObjectKind.REGIONS in wanted:
-            yield encoder.regions(found)
-        if ObjectKind.LABELMAP in wanted:
-            yield encoder.label_map()
-        if ObjectKind.STRUCTURES in wanted:
-            yield encoder.structures()
-        for role in dict.fromkeys(
-            role for one in self._parts.settings.destinations for role in one.also
-        ):
-            yield from encoder.also(role)
-        if ObjectKind.PROBABILITIES in wanted and convert.has_probabilities(case, spool):
-            layers = convert.read_probabilities(case, manifest.segments, manifest.model_id, spool)
-            yield encoder.probabilities(layers)
-        if ObjectKind.ENTROPY in wanted and convert.has_entropy(case, spool):
-            yield encoder.entropy(convert.read_entropy(case, spool))
 
     def _preview(self, case: AssembledCase, label_map: LabelMap) -> None:
         parts = self._parts
@@ -347,7 +297,8 @@ class Pipeline:
 
     def _send_all(self, row: CaseRow, job: Job, destination: Destination) -> None:
         wanted, refusals = owed.unserved(row.case_id, self._ledger, destination), []
-        routes.prepare(wanted, self._files_for(destination, row, wanted), destination)
+        files = owed.files(row.case_id, wanted, self._parts.spool, destination)
+        routes.prepare(wanted, files, destination)
         for one in wanted:
             try:
                 self._send(one, destination, job)
@@ -374,18 +325,6 @@ class Pipeline:
             status=receipt.status_code,
             attempt=job.attempt,
         )
-
-    def _files_for(
-        self, destination: Destination, row: CaseRow, wanted: Sequence[EncodedObject]
-    ) -> list[Path]:
-        """Return the files of a case that a folder is to hold, DICOM or not."""
-        spool = self._parts.spool
-        folder = spool.case_folder(row.case_id)
-        beside = [folder / name for name in _BESIDE] if destination.nifti else []
-        return [
-            *(spool.instance_path(one.path) for one in wanted),
-            *(one for one in beside if one.is_file()),
-        ]
 
     def _commit(self, row: CaseRow, destination: Destination) -> None:
         """Ask a destination to keep what it has stored, where it is to be asked."""
@@ -423,7 +362,7 @@ class Pipeline:
         return []
 
     def _failed(self, row: CaseRow, job: Job, attempt_id: int, error: Exception) -> list[Job]:
-        known = coded(error)
+        known = disposition.coded(error)
         log = logs.get().bind(
             case_id=row.case_id,
             stage=job.stage.value,
@@ -451,16 +390,3 @@ class Pipeline:
     ) -> None:
         words = {"code": error.code, "sentence": str(error)}
         self._ledger.end_attempt(attempt_id, outcome=outcome, next_in_s=next_in_s, **words)
-
-
-def coded(error: Exception) -> CodedError:
-    """Return a coded error as it is, and a foreign one as a code that holds none of its words."""
-    if isinstance(error, CodedError):
-        return error
-    if isinstance(error, SQLAlchemyError):
-        return LedgerUnavailableError(kind=type(error).__name__)
-    if isinstance(error, MemoryError):
-        return MemoryShortError(place=logs.place_of(error))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SpoolFullError(free_bytes=0, floor_bytes=0)
-    return UnforeseenError(kind=type(error).__name__, place=logs.place_of(error))

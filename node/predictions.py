@@ -6,7 +6,6 @@ the ledger; `watch` sees it and stops the computation between two windows.
 
 from __future__ import annotations
 
-import errno
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from inference.predict import Prediction, predict
 from inference.quality import Note
 from node import disposition, logs
 from node.disposition import Disposition
-from node.errors import JobCrashedError, SpoolFullError, SpoolUnwritableError, UnforeseenError
+from node.errors import JobCrashedError, SpoolUnwritableError
 from node.prediction_queue import PredictionQueue
 from node.prediction_rows import Failure, PredictionRow
 from node.spool import Spool
@@ -175,7 +174,7 @@ class Predictor:
         return is_kept
 
     def _fail(self, row: PredictionRow, error: Exception) -> bool:
-        known = _coded(error)
+        known = disposition.coded(error)
         what = disposition.of(known)
         if self._queue.fail(row, _failure(known)):
             log = logs.get().bind(code=known.code, sentence=str(known), place=logs.place_of(error))
@@ -192,15 +191,6 @@ def _input_of(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise SpoolUnwritableError(reason="the upload is gone")
-
-
-def _coded(error: Exception) -> CodedError:
-    """Return a coded error as it is, a foreign one as a code that holds none of its words."""
-    if isinstance(error, CodedError):
-        return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SpoolFullError(free_bytes=0, floor_bytes=0)
-    return UnforeseenError(kind=type(error).__name__, place=logs.place_of(error))
 
 
 def _failure(error: CodedError) -> Failure:

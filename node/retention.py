@@ -13,7 +13,8 @@ from typing import Final
 from node import logs, owed
 from node.cases import CaseState
 from node.ledger import Ledger
-from node.settings import Destination, Retention
+from node.peers import Destination
+from node.settings import Retention
 from node.spool import Spool
 
 _DAY_S: Final = 86400.0

@@ -9,13 +9,9 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -33,31 +29,16 @@ from converters import gate
 from converters.sequence_rules import Condition, Rule
 from converters.volume import Role
 from inference.note_codes import NOTE_CODES
-from node.cases import ObjectKind, Transport
+from node.cases import ObjectKind
 from node.errors import ConfigError
+from node.peers import AeTitle, Branch, Destination, Port, Seconds, Source
 
-_AE_TITLE_LENGTH = 16
 _PREFIX, _DELIMITER = "NEUROSEG_", "__"
 
-
-def _valid_ae_title(value: str) -> str:
-    """Check an AE title (PS3.5 6.2: at most 16 characters of the default repertoire)."""
-    if not 1 <= len(value.strip()) <= _AE_TITLE_LENGTH or "\\" in value or not value.isprintable():
-        raise ValueError("an AE title has 1 to 16 printable characters without backslash")
-    return value.strip()
-
-
-AeTitle = Annotated[str, AfterValidator(_valid_ae_title)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(ge=0)]
 Days = Annotated[float, Field(ge=0)]
 
 
-class _Branch(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class Receive(_Branch):
+class Receive(Branch):
     """The C-STORE door."""
 
     host: str = "127.0.0.1"
@@ -71,7 +52,7 @@ class Receive(_Branch):
     idle_timeout_s: Seconds = 60.0
 
 
-class Web(_Branch):
+class Web(Branch):
     """The status page and API."""
 
     host: str = "127.0.0.1"
@@ -79,7 +60,7 @@ class Web(_Branch):
     host_names: tuple[str, ...] = ()
 
 
-class Spool(_Branch):
+class Spool(Branch):
     """Where everything durable lives."""
 
     path: Path = Path("var")
@@ -87,7 +68,7 @@ class Spool(_Branch):
     quota_bytes: int = Field(default=0, ge=0)
 
 
-class Retention(_Branch):
+class Retention(Branch):
     """How many days files are kept after a case has reached a final state; 0: for ever."""
 
     volumes_days: Days = 2.0
@@ -99,7 +80,7 @@ class Retention(_Branch):
     make_room: bool = False
 
 
-class SeriesCondition(_Branch):
+class SeriesCondition(Branch):
     """What one attribute of a series must be; see `converters.sequence_rules.Condition`."""
 
     matches: str | None = None
@@ -110,7 +91,7 @@ class SeriesCondition(_Branch):
     is_present: bool | None = None
 
 
-class SeriesRule(_Branch):
+class SeriesRule(Branch):
     """A series whose attributes are as asked serves `role`, or none: ``other``."""
 
     name: str = Field(min_length=1, max_length=64)
@@ -131,7 +112,7 @@ class SeriesRule(_Branch):
         return Rule(name=self.name, role=None if self.role == "other" else self.role, where=where)
 
 
-class Assemble(_Branch):
+class Assemble(Branch):
     """When a study is complete, and what the site says of its series."""
 
     poll_s: Seconds = 1.0
@@ -143,7 +124,7 @@ class Assemble(_Branch):
     series_rules: tuple[SeriesRule, ...] = ()
 
 
-class Geometry(_Branch):
+class Geometry(Branch):
     """What the image of a head may measure; see `converters.gate.Limits`."""
 
     finest_mm: float = Field(default=gate.DEFAULT.finest_mm, gt=0)
@@ -161,7 +142,7 @@ class Geometry(_Branch):
         return gate.Limits(**dict(self))
 
 
-class Align(_Branch):
+class Align(Branch):
     """How the series of a study are brought together."""
 
     registration: Literal["auto", "off"] = "auto"
@@ -169,7 +150,7 @@ class Align(_Branch):
     largest_rotation_deg: float = Field(default=30.0, gt=0, le=90)
 
 
-class Model(_Branch):
+class Model(Branch):
     """Which model the node serves; `folder` holds model.toml and the weights."""
 
     folder: Path = Path("models/demo-glioma")
@@ -181,7 +162,7 @@ class Model(_Branch):
     probabilities: bool = False
 
 
-class Jobs(_Branch):
+class Jobs(Branch):
     """The durable job engine; an empty URL means an SQLite file in the spool."""
 
     url: SecretStr = SecretStr("")
@@ -196,13 +177,13 @@ class Jobs(_Branch):
         return f"{self.worker_name}/{role}"
 
 
-class Ledger(_Branch):
+class Ledger(Branch):
     """The truth about studies; an empty URL means an SQLite file in the spool."""
 
     url: SecretStr = SecretStr("")
 
 
-class Predict(_Branch):
+class Predict(Branch):
     """NIfTI files that are sent to the web role for a prediction."""
 
     max_upload_bytes: int = Field(default=2**30, ge=2**10)
@@ -216,7 +197,7 @@ class Predict(_Branch):
 ANY_NOTE = "*"
 
 
-class Delivery(_Branch):
+class Delivery(Branch):
     """What is delivered by itself, and how failed deliveries are repeated.
 
     Results with a note of `hold_codes` wait for a person; `empty` is what says that nothing was
@@ -239,105 +220,6 @@ class Delivery(_Branch):
     def holds(self, note_code: str) -> bool:
         """Say whether a result with such a note waits for a person."""
         return ANY_NOTE in self.hold_codes or note_code in self.hold_codes
-
-
-class _Peer(_Branch):
-    """How a remote AE is reached: DIMSE by host, port and AE title; DICOMweb by URL."""
-
-    host: str = ""
-    port: Port = 0
-    ae_title: AeTitle = "PACS"
-    url: str = ""
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    bearer_token: SecretStr = SecretStr("")
-
-
-class Source(_Peer):
-    """The PACS that studies come from, asked how many instances they have."""
-
-    transport: Literal["none", "qido", "cfind"] = "none"
-    timeout_s: float = Field(default=10.0, gt=0)
-    poll_s: Seconds = 10.0
-
-    @model_validator(mode="after")
-    def _has_an_address(self) -> Self:
-        if self.transport == "cfind" and not (self.host and self.port):
-            raise ValueError("a cfind source needs host and port")
-        if self.transport == "qido" and not _is_plain_url(self.url):
-            raise ValueError("a qido source needs an http(s) url without credentials in it")
-        return self
-
-
-def _is_plain_url(text: str) -> bool:
-    """Say whether a URL is whole and holds no credentials, which libraries would quote."""
-    try:
-        url = urlsplit(text)
-        has_port = url.port != 0
-    except ValueError:
-        return False
-    return bool(url.scheme in ("http", "https") and url.hostname and has_port) and (
-        "@" not in url.netloc
-    )
-
-
-SegForm = Literal["labels", "regions", "labelmap", "probabilities"]
-_KIND_OF: Final[dict[SegForm, ObjectKind]] = {
-    "labels": ObjectKind.SEG,
-    "regions": ObjectKind.REGIONS,
-    "labelmap": ObjectKind.LABELMAP,
-    "probabilities": ObjectKind.PROBABILITIES,
-}
-
-
-class Destination(_Peer):
-    """One peer, or one folder, that results go to; `seg` are the forms of Segmentation it gets."""
-
-    name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
-    transport: Transport
-    seg: Annotated[tuple[SegForm, ...], Field(min_length=1)] = ("labels",)
-    sr: bool = True
-    entropy: bool = False
-    pictures: bool = False
-    also: tuple[Role, ...] = ()
-    rtstruct: bool = False
-    path: str = ""
-    nifti: bool = True
-    commitment: bool = False
-    commitment_timeout_s: float = Field(default=3600.0, gt=0)
-    timeout_s: float = Field(default=60.0, gt=0)
-
-    @model_validator(mode="after")
-    def _has_an_address(self) -> Self:
-        if self.transport is Transport.DIMSE and not (self.host and self.port):
-            raise ValueError("a dimse destination needs host and port")
-        if self.transport is Transport.STOW and not _is_plain_url(self.url):
-            raise ValueError("a stow destination needs an http(s) url without credentials in it")
-        if self.transport is Transport.FOLDER and not Path(self.path).is_absolute():
-            raise ValueError("a folder destination needs an absolute path")
-        if self.transport is not Transport.DIMSE and self.commitment:
-            raise ValueError("storage commitment is a DIMSE service: commitment needs dimse")
-        return self
-
-    @model_validator(mode="after")
-    def _gets_what_is_referred_to(self) -> Self:
-        if (self.sr or self.pictures) and "labels" not in self.seg:
-            raise ValueError("sr and pictures refer to the SEG of the labels, seg lacks labels")
-        return self
-
-    @property
-    def kinds(self) -> frozenset[ObjectKind]:
-        """What it gets, where there is such an object."""
-        beside = {
-            ObjectKind.REPORT: self.sr,
-            ObjectKind.ENTROPY: self.entropy,
-            ObjectKind.PICTURE: self.pictures,
-            ObjectKind.ALSO: bool(self.also),
-            ObjectKind.STRUCTURES: self.rtstruct,
-        }
-        return frozenset(
-            [*(_KIND_OF[one] for one in self.seg), *(kind for kind, gets in beside.items() if gets)]
-        )
 
 
 class Settings(BaseSettings):

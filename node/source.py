@@ -17,13 +17,13 @@ from typing import Final, TypeAlias
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from node import logs, settings
+from node import logs, peers
 from node.assemble import Expectation
 from node.cases import SeriesCount, Transport
 from node.deliver import store_scu, stow_client
 from node.dimse import Status
 from node.errors import NodeError, PeerRefusedError, PeerUnavailableError
-from node.settings import Destination
+from node.peers import Destination
 
 Counts: TypeAlias = Mapping[str, SeriesCount]
 """Series Instance UID -> how many instances; a series whose count is not given has 0."""
@@ -113,14 +113,14 @@ class Source:
             self._answers[study_instance_uid] = asked_at, counts
 
 
-def from_settings(source: settings.Source, *, calling_ae_title: str) -> Source | None:
+def from_settings(source: peers.Source, *, calling_ae_title: str) -> Source | None:
     """Return the PACS of the settings, None where there is none."""
     if source.transport == "none":
         return None
     return Source(asking(source, calling_ae_title=calling_ae_title), poll_s=source.poll_s)
 
 
-def asking(source: settings.Source, *, calling_ae_title: str) -> Ask:
+def asking(source: peers.Source, *, calling_ae_title: str) -> Ask:
     """Return what asks the PACS of the settings, on the thread that calls it."""
     is_dimse = source.transport == "cfind"
     peer = Destination(

@@ -30,7 +30,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 )
 
 from node.cases import EncodedObject, ObjectKind, Transport
-from node.settings import Destination
+from node.peers import Destination
 
 LOOPBACK = "127.0.0.1"
 _PDU_HEADER_BYTES = 6

@@ -16,10 +16,11 @@ from node.assemble import Close
 from node.cases import AssembledCase, CaseState, Stage, Transport
 from node.jobs import Job
 from node.ledger import Ledger
+from node.peers import Destination
 from node.pipeline import Parts, Pipeline, Segmenter, Stop, next_jobs
 from node.receive.instance import Intake, Offer
 from node.rows import CaseRow
-from node.settings import Align, Assemble, Delivery, Destination, Model, Settings
+from node.settings import Align, Assemble, Delivery, Model, Settings
 from node.spool import Spool
 from tests import ledgers
 from tests.nodes import MODEL

@@ -35,7 +35,8 @@ from node.cases import (
 )
 from node.errors import PeerUnavailableError
 from node.ledger import Ledger
-from node.settings import Destination, Settings
+from node.peers import Destination
+from node.settings import Settings
 from node.spool import Spool
 from node.web.app import create_app
 

@@ -34,8 +34,8 @@ from node.errors import (
     PeerRefusedError,
     PeerUnavailableError,
 )
+from node.peers import Destination
 from node.rows import CommitmentRow
-from node.settings import Destination
 
 SAME_ASSOCIATION_S = 3.0
 """How long the association is kept open for an answer; a worker waits meanwhile."""

@@ -19,7 +19,7 @@ from typing import Final
 
 from node.cases import DeliveryReceipt, EncodedObject, Transport
 from node.errors import FolderUnavailableError
-from node.settings import Destination
+from node.peers import Destination
 from node.spool import sync_folder
 
 STORED: Final = "stored"

@@ -9,7 +9,7 @@ from typing import Final
 
 from node.cases import DeliveryReceipt, EncodedObject, Transport
 from node.deliver import results_folder, store_scu, stow_client
-from node.settings import Destination
+from node.peers import Destination
 
 _ROUTES: Final[dict[Transport, ModuleType]] = {
     Transport.DIMSE: store_scu,

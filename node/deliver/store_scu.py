@@ -30,7 +30,7 @@ from node import dimse
 from node.cases import DeliveryReceipt, EncodedObject, Transport
 from node.dimse import Status
 from node.errors import PeerRefusedError, PeerUnavailableError
-from node.settings import Destination
+from node.peers import Destination
 
 # Send files from disk as they are encoded; the library's default decodes and encodes them anew.
 _config.STORE_SEND_CHUNKED_DATASET = True

@@ -23,7 +23,7 @@ from requests.auth import AuthBase, HTTPBasicAuth
 from node.cases import DeliveryReceipt, EncodedObject, Transport
 from node.dimse import Status, is_out_of_resources
 from node.errors import PeerRefusedError, PeerUnavailableError
-from node.settings import Destination
+from node.peers import Destination
 
 _MULTIPART_ALLOWANCE_BYTES = 10_000
 _JSON = {"application/dicom+json", "application/json"}

@@ -17,7 +17,7 @@ from pynetdicom import evt
 from node.deliver import routes, store_scu, stow_client
 from node.demo.archive import DemoArchive
 from node.errors import PeerUnavailableError
-from node.settings import Destination
+from node.peers import Destination
 from tests.scripted_peers import (
     HttpPeer,
     Reply,

@@ -11,10 +11,11 @@ from node.cases import CaseState, Stage
 from node.closing import Closer
 from node.jobs import Jobs, Worker
 from node.ledger import Ledger
+from node.peers import Destination
 from node.pipeline import Pipeline
 from node.receive.scp import StorageScp
 from node.rows import CaseRow
-from node.settings import Destination, Receive
+from node.settings import Receive
 from node.spool import Spool
 from tests.peers import Orthanc
 from tests.scripted_peers import dimse_destination

@@ -18,10 +18,11 @@ from node.disposition import ending_of
 from node.errors import CancelledByOperatorError, ConfigError
 from node.jobs import Jobs
 from node.ledger import Ledger
+from node.peers import Source
 from node.pipeline import Parts
 from node.receive.scp import StorageScp
 from node.rows import CaseRow
-from node.settings import Assemble, Receive, SeriesRule, Settings, Source
+from node.settings import Assemble, Receive, SeriesRule, Settings
 from node.spool import Spool
 from tests import peers, phantoms
 from tests.nodes import MODEL

@@ -20,7 +20,7 @@ from node.cases import EncodedObject, Transport
 from node.deliver import routes
 from node.demo.archive import OrthancArchive, choose_archive
 from node.errors import PeerRefusedError, PeerUnavailableError
-from node.settings import Destination
+from node.peers import Destination
 from tests import seg_examples, sr_examples
 from tests.scripted_peers import (
     data_set_bytes,

@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydicom import dcmread
 
-from node import logs, settings, source
+from node import logs, source
 from node.assemble import Expectation
 from node.cases import SeriesCount
 from node.errors import PeerRefusedError, PeerUnavailableError
+from node.peers import Source as SourceSettings
 from node.source import Counts, Source
 from tests import peers
 from tests.peers import Orthanc, free_port
@@ -49,9 +50,7 @@ def _source(archive: Orthanc, transport: str, **more: object) -> Source:
         "poll_s": 5.0,
         **more,
     }
-    asked = source.from_settings(
-        settings.Source.model_validate(values), calling_ae_title="NEUROSEG"
-    )
+    asked = source.from_settings(SourceSettings.model_validate(values), calling_ae_title="NEUROSEG")
     assert asked is not None
     return asked
 
@@ -91,7 +90,7 @@ def test_a_pacs_says_how_many_images_each_series_has(
 def test_a_study_that_the_pacs_does_not_have_is_not_expected(
     transport: str, archive: Orthanc
 ) -> None:
-    peer = settings.Source.model_validate(
+    peer = SourceSettings.model_validate(
         {
             "transport": transport,
             "host": "127.0.0.1",
@@ -161,7 +160,7 @@ def test_a_pacs_that_cannot_answer_is_a_coded_error(
         "timeout_s": 3.0,
         **more,
     }
-    peer = settings.Source.model_validate(values)
+    peer = SourceSettings.model_validate(values)
     with pytest.raises(error):
         source.asking(peer, calling_ae_title="NEUROSEG")("1.2.3.4.5")
 
@@ -210,7 +209,7 @@ def test_after_an_outage_what_was_known_no_longer_holds(
 
 
 def test_no_source_is_asked_by_default() -> None:
-    assert source.from_settings(settings.Source(), calling_ae_title="NEUROSEG") is None
+    assert source.from_settings(SourceSettings(), calling_ae_title="NEUROSEG") is None
 
 
 def test_at_most_a_few_questions_are_open_at_once() -> None:

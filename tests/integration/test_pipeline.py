@@ -20,9 +20,10 @@ from node.cases import AssembledCase, CaseState, ObjectKind, Stage
 from node.demo.archive import DemoArchive
 from node.jobs import Job
 from node.ledger import Ledger
+from node.peers import Destination
 from node.pipeline import Pipeline, Segmenter, Stop, delay_s, next_jobs
 from node.rows import CaseRow
-from node.settings import Align, Delivery, Destination
+from node.settings import Align, Delivery
 from node.spool import Spool
 from tests import peers, phantoms
 from tests.peers import free_port

@@ -13,10 +13,11 @@ import pytest
 from node.cases import FINAL, CaseState, DeliveryReceipt, Ending, Transport
 from node.errors import CasePurgedError
 from node.ledger import Ledger
+from node.peers import Destination
 from node.receive import stored
 from node.receive.reconcile import Reconciliation
 from node.retention import Purger
-from node.settings import Destination, Retention
+from node.settings import Retention
 from node.spool import Spool
 from tests import ledgers
 from tests.ledgers import CANCELLED, FAILED, MODEL, REJECTED

@@ -14,7 +14,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from node import settings
 from node.cases import Transport
 from node.errors import ConfigError
-from node.settings import Destination, SeriesCondition, SeriesRule, Settings
+from node.peers import Destination
+from node.settings import SeriesCondition, SeriesRule, Settings
 
 FILE = Path(__file__).parents[3] / "config" / "node.toml"
 SECRET = "hunter2-hunter2"

@@ -13,10 +13,11 @@ from node.cases import CaseState
 from node.closing import Closer
 from node.jobs import Jobs
 from node.ledger import Ledger
+from node.peers import Destination
 from node.pipeline import Pipeline
 from node.receive.scp import StorageScp
 from node.rows import CaseRow
-from node.settings import Destination, Receive
+from node.settings import Receive
 from node.spool import Spool
 from tests.scripted_peers import (
     CommittingPeer,

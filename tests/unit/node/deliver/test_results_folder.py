@@ -13,7 +13,7 @@ import pytest
 from node.cases import EncodedObject, Transport
 from node.deliver import results_folder, routes
 from node.errors import FolderUnavailableError
-from node.settings import Destination
+from node.peers import Destination
 from tests.scripted_peers import small_object
 
 

@@ -14,7 +14,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, gen
 from node.cases import DeliveryReceipt, EncodedObject, Transport
 from node.deliver import stow_client
 from node.errors import PeerRefusedError, PeerUnavailableError
-from node.settings import Destination
+from node.peers import Destination
 from tests.scripted_peers import (
     HttpPeer,
     Reply,

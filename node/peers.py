@@ -1,0 +1,138 @@
+"""Whom the node talks to: the settings ``[source]`` and ``[[destinations]]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
+
+from converters.volume import Role
+from node.cases import ObjectKind, Transport
+
+_AE_TITLE_LENGTH = 16
+
+
+def _valid_ae_title(value: str) -> str:
+    """Check an AE title (PS3.5 6.2: at most 16 characters of the default repertoire)."""
+    if not 1 <= len(value.strip()) <= _AE_TITLE_LENGTH or "\\" in value or not value.isprintable():
+        raise ValueError("an AE title has 1 to 16 printable characters without backslash")
+    return value.strip()
+
+
+AeTitle = Annotated[str, AfterValidator(_valid_ae_title)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Branch(BaseModel):
+    """A part of the settings: unknown keys are refused, values are never shown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class _Peer(Branch):
+    """How a remote AE is reached: DIMSE by host, port and AE title; DICOMweb by URL."""
+
+    host: str = ""
+    port: Port = 0
+    ae_title: AeTitle = "PACS"
+    url: str = ""
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    bearer_token: SecretStr = SecretStr("")
+
+
+class Source(_Peer):
+    """The PACS that studies come from, asked how many instances they have."""
+
+    transport: Literal["none", "qido", "cfind"] = "none"
+    timeout_s: float = Field(default=10.0, gt=0)
+    poll_s: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> Self:
+        if self.transport == "cfind" and not (self.host and self.port):
+            raise ValueError("a cfind source needs host and port")
+        if self.transport == "qido" and not _is_plain_url(self.url):
+            raise ValueError("a qido source needs an http(s) url without credentials in it")
+        return self
+
+
+def _is_plain_url(text: str) -> bool:
+    """Say whether a URL is whole and holds no credentials, which libraries would quote."""
+    try:
+        url = urlsplit(text)
+        has_port = url.port != 0
+    except ValueError:
+        return False
+    return bool(url.scheme in ("http", "https") and url.hostname and has_port) and (
+        "@" not in url.netloc
+    )
+
+
+SegForm = Literal["labels", "regions", "labelmap", "probabilities"]
+_KIND_OF: Final[dict[SegForm, ObjectKind]] = {
+    "labels": ObjectKind.SEG,
+    "regions": ObjectKind.REGIONS,
+    "labelmap": ObjectKind.LABELMAP,
+    "probabilities": ObjectKind.PROBABILITIES,
+}
+
+
+class Destination(_Peer):
+    """One peer, or one folder, that results go to; `seg` are the forms of Segmentation it gets."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
+    transport: Transport
+    seg: Annotated[tuple[SegForm, ...], Field(min_length=1)] = ("labels",)
+    sr: bool = True
+    entropy: bool = False
+    pictures: bool = False
+    also: tuple[Role, ...] = ()
+    rtstruct: bool = False
+    path: str = ""
+    nifti: bool = True
+    commitment: bool = False
+    commitment_timeout_s: float = Field(default=3600.0, gt=0)
+    timeout_s: float = Field(default=60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> Self:
+        if self.transport is Transport.DIMSE and not (self.host and self.port):
+            raise ValueError("a dimse destination needs host and port")
+        if self.transport is Transport.STOW and not _is_plain_url(self.url):
+            raise ValueError("a stow destination needs an http(s) url without credentials in it")
+        if self.transport is Transport.FOLDER and not Path(self.path).is_absolute():
+            raise ValueError("a folder destination needs an absolute path")
+        if self.transport is not Transport.DIMSE and self.commitment:
+            raise ValueError("storage commitment is a DIMSE service: commitment needs dimse")
+        return self
+
+    @model_validator(mode="after")
+    def _gets_what_is_referred_to(self) -> Self:
+        if (self.sr or self.pictures) and "labels" not in self.seg:
+            raise ValueError("sr and pictures refer to the SEG of the labels, seg lacks labels")
+        return self
+
+    @property
+    def kinds(self) -> frozenset[ObjectKind]:
+        """What it gets, where there is such an object."""
+        beside = {
+            ObjectKind.REPORT: self.sr,
+            ObjectKind.ENTROPY: self.entropy,
+            ObjectKind.PICTURE: self.pictures,
+            ObjectKind.ALSO: bool(self.also),
+            ObjectKind.STRUCTURES: self.rtstruct,
+        }
+        return frozenset(
+            [*(_KIND_OF[one] for one in self.seg), *(kind for kind, gets in beside.items() if gets)]
+        )
