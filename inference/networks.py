@@ -17,6 +17,7 @@ from inference.declarations import Architecture, Network
 from inference.errors import ModelUnusableError
 
 _NEGATIVE_SLOPE = 0.01
+_FINE_SLOPE = 0.2
 
 
 class ResidualBlock(nn.Module):
@@ -83,6 +84,10 @@ class StridedUNet(nn.Module):
     convolution, which sees the images themselves beside what the U-Net says: borders stay as sharp
     as the images, for a third of the time.
 
+    Its activation lets a fifth of what is negative through. Tissue that is rare in a window lies
+    far from the mean that instance norm takes away, on either side of it: the few features of this
+    level all came to mean "not tumour", and with a hundredth no parts of a tumour were told apart.
+
     Parameters
     ----------
     in_channels, out_channels : int
@@ -109,7 +114,7 @@ class StridedUNet(nn.Module):
         """Return (batch, out_channels, x, y, z) scores before activation."""
         said = self.enlarge(self.body(self.reduce(x)))
         fine = self.norm(self.conv(torch.cat([said, x], dim=1)))
-        scores: Tensor = self.head(functional.leaky_relu(fine, _NEGATIVE_SLOPE))
+        scores: Tensor = self.head(functional.leaky_relu(fine, _FINE_SLOPE))
         return scores
 
 

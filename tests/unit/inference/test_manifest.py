@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ from inference.errors import ModelUnusableError
 
 MODELS = Path(__file__).parents[3] / "models"
 DEMO = MODELS / "demo-glioma"
-TEXT = (DEMO / "model.toml").read_text(encoding="utf-8")
+STRIPPED = Path(__file__).parents[2] / "stripped_model"
+TEXT = (STRIPPED / "model.toml").read_text(encoding="utf-8")
 DEMO_SHA256 = hashlib.sha256((DEMO / "model.safetensors").read_bytes()).hexdigest()
 
 
@@ -78,9 +80,9 @@ def test_reading_a_manifest_needs_no_torch() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "field"),
     [
-        ('id = "demo-glioma"', 'id = "demo glioma"', "id"),
-        ('id = "demo-glioma"', 'id = "demo-glioma"\ncolour = "red"', "colour"),
-        ('id = "demo-glioma"', 'id = "demo-glioma"\nfolder = "/etc"', "folder"),
+        ('id = "stripped"', 'id = "strip ped"', "id"),
+        ('id = "stripped"', 'id = "stripped"\ncolour = "red"', "colour"),
+        ('id = "stripped"', 'id = "stripped"\nfolder = "/etc"', "folder"),
         ("schema_version = 1", "schema_version = 2", "schema_version"),
         ('version = "0.1.0"\n', "", "version"),
         ('file = "model.safetensors"', 'file = "../model.safetensors"', "weights.file"),
@@ -223,7 +225,7 @@ def test_absent_weights_are_found_by_verifying_only(tmp_path: Path) -> None:
 
 
 def test_weights_with_one_bit_changed_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.toml").write_text(TEXT, encoding="utf-8")
+    shutil.copy(DEMO / "model.toml", tmp_path)
     content = bytearray((DEMO / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (tmp_path / "model.safetensors").write_bytes(content)

@@ -25,10 +25,10 @@ from inference import manifest, preprocess
 from inference.declarations import Normalise
 from inference.errors import ModelUnusableError
 
-DEMO = manifest.load(Path(__file__).parents[3] / "models" / "demo-glioma")
-DEMO = DEMO.model_copy(update={"space": DEMO.space.model_copy(update={"skull": "any"})})
+STRIPPED = manifest.load(Path(__file__).parents[2] / "stripped_model")
+ANY = STRIPPED.model_copy(update={"space": STRIPPED.space.model_copy(update={"skull": "any"})})
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-PLAN = DEMO.infer.model_copy(update={"crop": "brain"})
+PLAN = ANY.infer.model_copy(update={"crop": "brain"})
 PLAIN = Normalise(kind="zscore", mask="nonzero", per_channel=True)
 
 
@@ -329,12 +329,12 @@ def test_no_normalisation_leaves_intensities_but_for_the_bounds() -> None:
 def test_a_model_that_needs_the_brain_is_unusable_without() -> None:
     grid = GRIDS["axial"]
     volumes = [
-        Volume(intensities=smooth_image(grid.shape, 1), grid=grid, role=role) for role in DEMO.roles
+        Volume(intensities=smooth_image(grid.shape, 1), grid=grid, role=role) for role in ANY.roles
     ]
-    by_brain = DEMO.normalise.model_copy(update={"mask": "brain"})
-    stripped = DEMO.space.model_copy(update={"skull": "stripped"})
-    around = DEMO.infer.model_copy(update={"crop": "brain"})
-    clipped = DEMO.postprocess.model_copy(update={"clip_to_brain": True})
+    by_brain = ANY.normalise.model_copy(update={"mask": "brain"})
+    stripped = ANY.space.model_copy(update={"skull": "stripped"})
+    around = ANY.infer.model_copy(update={"crop": "brain"})
+    clipped = ANY.postprocess.model_copy(update={"clip_to_brain": True})
     for update, field in (
         ({"normalise": by_brain}, "normalise.mask"),
         ({"space": stripped}, "space.skull"),
@@ -342,7 +342,7 @@ def test_a_model_that_needs_the_brain_is_unusable_without() -> None:
         ({"postprocess": clipped}, "postprocess.clip_to_brain"),
     ):
         with pytest.raises(ModelUnusableError, match="brain mask") as caught:
-            preprocess.prepare(volumes, grid, DEMO.model_copy(update=update))
+            preprocess.prepare(volumes, grid, ANY.model_copy(update=update))
         assert caught.value.evidence["field"] == field
 
 
@@ -360,7 +360,7 @@ def test_cropping_keeps_every_voxel_at_its_patient_point() -> None:
     channels[1, 2:4, 5:6, 25:33] = 2.0
     brain = channels[1] == 2.0
     for plan, margin_mm, expected in (
-        (DEMO.infer, 0.0, (slice(2, 6), slice(4, 9), slice(20, 33))),
+        (ANY.infer, 0.0, (slice(2, 6), slice(4, 9), slice(20, 33))),
         (PLAN, 0.0, (slice(2, 4), slice(5, 6), slice(25, 33))),
         (PLAN, 2.0, (slice(1, 5), slice(4, 7), slice(24, 34))),
         (PLAN, 5.0, (slice(0, 7), slice(2, 9), slice(22, 36))),  # 2 voxels are too few
@@ -372,7 +372,7 @@ def test_cropping_keeps_every_voxel_at_its_patient_point() -> None:
 @pytest.mark.parametrize("crop", ["foreground", "brain", "none"])
 def test_an_empty_image_is_not_cropped_away(crop: str) -> None:
     channels, brain = np.zeros((4, 5, 6, 7), np.float32), np.zeros((5, 6, 7), np.bool_)
-    plan = DEMO.infer.model_copy(update={"crop": crop})
+    plan = ANY.infer.model_copy(update={"crop": crop})
     whole = (slice(0, 5), slice(0, 6), slice(0, 7))
     assert preprocess.box_of(channels, brain, plan, (2.0, 2.0, 2.0)) == whole
 
@@ -380,11 +380,11 @@ def test_an_empty_image_is_not_cropped_away(crop: str) -> None:
 def test_channels_stand_in_the_given_order_on_one_grid() -> None:
     volumes = [
         Volume(intensities=smooth_image(GRIDS[name].shape, seed), grid=GRIDS[name], role=role)
-        for seed, (name, role) in enumerate(zip(GRIDS, DEMO.roles, strict=True))
+        for seed, (name, role) in enumerate(zip(GRIDS, ANY.roles, strict=True))
     ]
     reference = GRIDS["oblique"]
-    prepared = preprocess.prepare(volumes, reference, DEMO)
-    turned = preprocess.prepare(volumes[::-1], reference, DEMO)
+    prepared = preprocess.prepare(volumes, reference, ANY)
+    turned = preprocess.prepare(volumes[::-1], reference, ANY)
     assert prepared.reference is reference
     assert tuple(prepared.channels.shape) == (4, *prepared.grid.shape)
     assert torch.equal(prepared.channels.flip(0), turned.channels)
@@ -392,21 +392,21 @@ def test_channels_stand_in_the_given_order_on_one_grid() -> None:
 
 
 def test_without_the_crop_the_whole_grid_is_kept() -> None:
-    whole = DEMO.model_copy(update={"infer": DEMO.infer.model_copy(update={"crop": "none"})})
+    whole = ANY.model_copy(update={"infer": ANY.infer.model_copy(update={"crop": "none"})})
     grid = oblique_grid((20, 20, 20), (2.0, 2.0, 2.0))
     image = np.zeros(grid.shape, np.float32)
     image[5:9, 6:12, 7:10] = np.arange(72, dtype=np.float32).reshape(4, 6, 3) + 1
-    volumes = [Volume(intensities=image, grid=grid, role=role) for role in DEMO.roles]
+    volumes = [Volume(intensities=image, grid=grid, role=role) for role in ANY.roles]
     assert preprocess.prepare(volumes, grid, whole).channels.shape == (4, 20, 20, 20)
-    assert preprocess.prepare(volumes, grid, DEMO).channels.shape == (4, 3, 6, 4)
+    assert preprocess.prepare(volumes, grid, ANY).channels.shape == (4, 3, 6, 4)
 
 
 # -- whole heads ----------------------------------------------------------------------------------
 
 BRAIN_LPS_MM, BRAIN_RADII_MM = np.array([37.0, -25.0, 60.0]), np.array([14.0, 18.0, 11.0])
-WHOLE_HEADS = DEMO.model_copy(
+WHOLE_HEADS = ANY.model_copy(
     update={
-        "space": DEMO.space.model_copy(update={"spacing_mm": (1.5, 1.5, 1.5)}),
+        "space": ANY.space.model_copy(update={"spacing_mm": (1.5, 1.5, 1.5)}),
         "normalise": as_asked(
             kind="zscore",
             mask="brain",
@@ -438,7 +438,7 @@ def test_the_brain_gives_the_same_numbers_with_its_skull_and_without(
     grid = oblique_grid((34, 40, 36), (1.5, 1.5, 1.5), order=(0, 1, 2), flips=(-1, -1, 1))
 
     def prepared(scalp: float) -> preprocess.Prepared:
-        volumes = [None if r == missing else head_on(grid, r, scalp) for r in DEMO.roles]
+        volumes = [None if r == missing else head_on(grid, r, scalp) for r in ANY.roles]
         return preprocess.prepare(volumes, grid, WHOLE_HEADS, brain=an_ellipsoid)
 
     bare, whole = prepared(0.0), prepared(scalp)
@@ -463,7 +463,7 @@ def test_the_box_is_that_of_the_brain_whatever_way_the_slices_lie(name: str) -> 
     matrix[:3, :3] = matrix[:3, :3] / axes.spacing_mm * (2.0, 1.7, 1.9)
     matrix[:3, 3] = BRAIN_LPS_MM + np.array([3.0, -2.0, 1.0]) - matrix[:3, :3] @ middle
     grid = Grid(shape=(40, 44, 42), index_to_lps_mm=matrix, frame_of_reference_uid="")
-    volumes = [head_on(grid, role, 900.0) for role in DEMO.roles]
+    volumes = [head_on(grid, role, 900.0) for role in ANY.roles]
     found = preprocess.prepare(volumes, grid, WHOLE_HEADS, brain=an_ellipsoid)
     directions = found.grid.index_to_lps_mm[:3, :3] / 1.5
     reach_mm = np.linalg.norm(directions.T * BRAIN_RADII_MM, axis=1)
@@ -484,7 +484,7 @@ def test_a_short_field_of_view_does_not_shift_the_numbers() -> None:
         shape=(20, 40, 36), index_to_lps_mm=grid.index_to_lps_mm, frame_of_reference_uid="1.2.3"
     )
     short = Volume(intensities=full.intensities[:20].copy(), grid=low, role="t2")
-    others = [head_on(grid, role, 900.0) for role in DEMO.roles[:3]]
+    others = [head_on(grid, role, 900.0) for role in ANY.roles[:3]]
     found = preprocess.prepare([*others, short], grid, WHOLE_HEADS, brain=an_ellipsoid)
     values = found.channels[3].numpy()
     brain = an_ellipsoid(found.grid)
