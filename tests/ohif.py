@@ -196,7 +196,12 @@ def _shown(held: dict[str, Any]) -> Shown:
         numbers = np.zeros(256, np.int64)
         for value, number in layer["segments"].items():
             numbers[int(value)] = number
-        layers.append({_key(uid): numbers[_values(text)] for uid, text in layer["images"]})
+        planes: dict[tuple[str, int], list[NDArray[np.int64]]] = {}
+        for uid, text in layer["images"]:  # several of one source where segments overlap
+            planes.setdefault(_key(uid), []).append(numbers[_values(text)])
+        layers += [
+            dict(zip(planes, one, strict=True)) for one in zip(*planes.values(), strict=True)
+        ]
     return Shown(
         labels={number: label for number, label, _ in held["segments"]},
         colors={number: tuple(color) for number, _, color in held["segments"]},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +19,16 @@ from converters.align import on_grid
 from converters.mr_writer import PLANS, StudyIdentity, derived_uid, write_series
 from converters.phantom_scanner import BRAIN_CENTRE_LPS_MM
 from converters.seg import build_segmentation, check_segmentation
+from converters.seg_check import read_labels
+from converters.seg_forms import build_layers
 from converters.series import Stack
-from converters.volume import Grid, LabelMap, Volume
+from converters.volume import Grid, LabelMap, Layers, Segment, Volume
 from inference import manifest
+from node import measuring
+from node.cases import also_name
 from node.identities import series_description
 from node.ledger import Ledger
+from node.regions import regions_of
 from node.spool import Spool
 from tests import enhanced, ohif, seg_examples
 from tests.ohif import Shown, Viewer
@@ -46,6 +51,7 @@ SERIES = {
     "odd": (AXIAL, ODD),  # FRACTIONAL: 8 does not divide rows x columns
     "enhanced": (OBLIQUE, EVEN),
 }
+WISHES = {"pictures": True, "seg": ("labels", "regions"), "also": ("flair",)}
 GREY = 24.0  # of 255: a colour no further from grey than this is none
 
 
@@ -99,7 +105,8 @@ def results(
         made[name] = encoded(name, series.stack(files, "", limits=None), full_study, folder)
     made["revised"] = encoded("revised", made["axial"].stack, full_study, folder)
     archive.upload([one.path for one in made.values()])
-    viewer.open_study(IDENTITY.study_instance_uid, series_count=len(SERIES) + len(made))
+    archive.upload([overlapping(made["axial"], folder)])
+    viewer.open_study(IDENTITY.study_instance_uid, series_count=len(SERIES) + len(made) + 1)
     return made
 
 
@@ -155,14 +162,41 @@ def encoded(name: str, stack: Stack, study: WrittenStudy, folder: Path) -> Resul
     )
 
 
+def overlapping(result: Result, folder: Path) -> Path:
+    """Return the file of a result's regions, which overlap."""
+    layers = regions_on(result)
+    identity = replace(
+        seg_examples.IDENTITY,
+        sop_instance_uid=derived_uid("regions", "seg"),
+        series_instance_uid=derived_uid("regions", "series"),
+        tracking_uids={one.number: derived_uid("regions", one.number) for one in layers.segments},
+    )
+    seg = build_layers(layers, result.stack.headers, identity, result.stack.frames)
+    return seg_examples.written(seg, folder / "regions.dcm")
+
+
+def regions_on(result: Result) -> Layers:
+    return regions_of(measuring.of(result.label_map, MODEL), result.label_map, MODEL).layers
+
+
 def check_held(shown: Shown, result: Result) -> None:
     """Compare names, colours and every voxel with the label map."""
-    segments, stack = result.label_map.segments, result.stack
+    label_map = result.label_map
+    masks = [label_map.labels == one.number for one in label_map.segments]
+    check_masks(shown, label_map.segments, masks, result.stack)
+
+
+def check_masks(
+    shown: Shown,
+    segments: Sequence[Segment],
+    masks: Iterable[NDArray[np.bool_]],
+    stack: Stack,
+) -> None:
+    """Compare names, colours and every voxel with masks, which may overlap."""
     assert shown.labels == {one.number: one.label for one in segments}
     assert shown.colors == {one.number: (*one.color_rgb, 255) for one in segments}
-    for one in segments:
-        held = shown.mask(one.number, stack.headers, stack.frames)
-        np.testing.assert_array_equal(held, result.label_map.labels == one.number)
+    for one, mask in zip(segments, masks, strict=True):
+        np.testing.assert_array_equal(shown.mask(one.number, stack.headers, stack.frames), mask)
 
 
 def check_drawn(viewer: Viewer, result: Result, path: Path) -> None:
@@ -193,6 +227,19 @@ def test_every_voxel_has_its_colour_in_its_place(
     check_drawn(viewer, result, pictures / f"{name}.png")
 
 
+def test_regions_that_overlap_are_shown_whole(
+    results: dict[str, Result], viewer: Viewer, pictures: Path
+) -> None:
+    result = results["axial"]
+    layers = regions_on(result)
+    whole, core, enhancing = (np.count_nonzero(one) for one in layers.values)
+    assert whole > core > enhancing > 0
+    shown = viewer.open_segmentation(derived_uid("regions", "series"))
+    check_masks(shown, layers.segments, layers.values > 0, result.stack)
+    index = int(np.count_nonzero(layers.values[0], axis=(1, 2)).argmax())
+    viewer.draw(result.stack, index, pictures / "regions.png")
+
+
 def test_a_revised_result_is_told_from_the_one_before(
     results: dict[str, Result], viewer: Viewer
 ) -> None:
@@ -203,7 +250,7 @@ def test_a_revised_result_is_told_from_the_one_before(
     check_held(viewer.open_segmentation(results["revised"].series_uid), results["revised"])
 
 
-def test_a_delivered_study_shows_its_result_and_its_pictures(
+def test_a_delivered_study_shows_its_results_and_its_pictures(
     small_study: WrittenStudy,
     spool: Spool,
     ledger: Ledger,
@@ -214,23 +261,34 @@ def test_a_delivered_study_shows_its_result_and_its_pictures(
     take_in(small_study.interleaved, spool, ledger)
     archive.upload(small_study.interleaved)
     case_id = close(spool, ledger).case_id
-    destination = at(archive.dicom_port).model_copy(update={"pictures": True})
+    destination = at(archive.dicom_port).model_copy(update=WISHES)
     run_all(parts(spool, ledger, destination), case_id)
     result = Result(
         label_map=bright_is_tumour(spool)(ledger.assembled(case_id), lambda: False),
         stack=series.stack(small_study.files.paths["t1gd"], "", limits=None),
     )
-    viewer.open_study(small_study.files.study_instance_uid, series_count=7)
-    by_modality = {modality: uid for uid, (modality, _) in viewer.listed().items()}
+    viewer.open_study(small_study.files.study_instance_uid, series_count=9)
+    listed = viewer.listed()
+    by_modality = {modality: uid for uid, (modality, _) in listed.items()}
     assert sorted(by_modality) == ["MR", "OT", "SEG", "SR"]
+    segs = {said.split(" DEMO")[0]: uid for uid, (kind, said) in listed.items() if kind == "SEG"}
+    assert sorted(segs) == ["AI tumour regions", "AI tumour seg.", "AI tumour seg. on FLAIR"]
 
-    check_held(viewer.open_segmentation(by_modality["SEG"]), result)
+    check_held(viewer.open_segmentation(segs["AI tumour seg."]), result)
     check_drawn(viewer, result, pictures / "delivered.png")
+    layers = regions_on(result)
+    shown = viewer.open_segmentation(segs["AI tumour regions"])
+    check_masks(shown, layers.segments, layers.values > 0, result.stack)
+    flair = series.stack(small_study.files.paths["flair"], "", limits=None)
+    labels = read_labels(spool.case_folder(case_id) / also_name("flair"), flair.headers)
+    also = Result(label_map=replace(result.label_map, labels=labels, grid=flair.grid), stack=flair)
+    check_held(viewer.open_segmentation(segs["AI tumour seg. on FLAIR"]), also)
+    check_drawn(viewer, also, pictures / "flair.png")
 
     files = sorted(spool.case_folder(case_id).glob("summary-*.dcm"))
     pages = sorted(map(dcmread, files), key=lambda page: int(page.InstanceNumber))
-    shown = viewer.open_images(by_modality["OT"])
-    for values, page in zip(shown, pages, strict=True):
+    images = viewer.open_images(by_modality["OT"])
+    for values, page in zip(images, pages, strict=True):
         held = values.reshape(page.Rows, page.Columns, -1)[..., :3]
         np.testing.assert_array_equal(held, page.pixel_array)
     viewer.page.screenshot(pictures / "pictures.png")
