@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pydicom
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 
 from converters.errors import ReadBackError
 
@@ -18,6 +22,20 @@ _PATIENT_AND_STUDY = (
     "AccessionNumber",
 )
 _IMAGE_PLANE = ("FrameOfReferenceUID", "Rows", "Columns")
+
+
+def read(path: Path) -> Dataset:
+    """Return a file that was written; raise `ReadBackError` where it cannot be read."""
+    try:
+        return pydicom.dcmread(path)
+    except (InvalidDicomError, OSError) as error:
+        raise ReadBackError(reason="the file cannot be read") from error
+
+
+def require(condition: bool, reason: str) -> None:  # noqa: FBT001 - reads as a sentence
+    """Raise `ReadBackError` with a reason unless a condition holds."""
+    if not condition:
+        raise ReadBackError(reason=reason)
 
 
 def check_origin(written: Dataset, source: Dataset, *, has_planes: bool = False) -> None:

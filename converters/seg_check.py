@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, SegmentationStorage
 
-from converters.errors import ReadBackError
-from converters.read_back import check_origin
+from converters.read_back import check_origin, read, require
 from converters.volume import LabelMap, Layers, Segment
 
 _POSITION_TOLERANCE_MM = 1e-4
@@ -109,10 +106,10 @@ def check_segmentation(
     ReadBackError
         `reason` names the first thing that differs, never a value.
     """
-    seg = _read(path)
+    seg = read(path)
     _check(seg, sources, {**_masks(sources[0]), "SegmentsOverlap": "NO"})
     _check_segments(seg.SegmentSequence, label_map.segments)
-    _require(np.array_equal(_reassembled(seg, sources, frames), label_map.labels), "labels")
+    require(np.array_equal(_reassembled(seg, sources, frames), label_map.labels), "labels")
 
 
 def check_layers(
@@ -129,7 +126,7 @@ def check_layers(
     sources, frames
         As in `check_segmentation`.
     """
-    seg, most = _read(path), layers.most
+    seg, most = read(path), layers.most
     probability = {"SegmentationFractionalType": "PROBABILITY", "MaximumFractionalValue": most}
     form = _masks(sources[0]) if most == 1 else {**_FRACTIONAL, **probability}
     _check(seg, sources, {**form, "SegmentsOverlap": "YES"})
@@ -138,7 +135,7 @@ def check_layers(
     for number, index, plane in _placed(seg, sources, frames, most):
         found[number - 1, index] = plane
     for segment, values, expected in zip(layers.segments, found, layers.values, strict=True):
-        _require(np.array_equal(values, expected), f"segment {segment.number}")
+        require(np.array_equal(values, expected), f"segment {segment.number}")
 
 
 def check_label_map(
@@ -153,15 +150,15 @@ def check_label_map(
     label_map, sources, frames
         As in `check_segmentation`.
     """
-    seg = _read(path)
+    seg = read(path)
     _check(seg, sources, _LABEL_MAP)
     background, *segments = seg.SegmentSequence
-    _require(background.SegmentNumber == 0, "background")
+    require(background.SegmentNumber == 0, "background")
     _check_segments(segments, label_map.segments)
     labels = np.zeros_like(label_map.labels)
     for _, index, plane in _placed(seg, sources, frames, len(segments)):
         labels[index] = plane
-    _require(np.array_equal(labels, label_map.labels), "labels")
+    require(np.array_equal(labels, label_map.labels), "labels")
 
 
 def read_labels(
@@ -188,19 +185,7 @@ def read_labels(
     ReadBackError
         A frame has no place among the sources, or the pixel data are not what they should be.
     """
-    return _reassembled(_read(path), sources, frames)
-
-
-def _read(path: Path) -> Dataset:
-    try:
-        return pydicom.dcmread(path)
-    except (InvalidDicomError, OSError) as error:
-        raise ReadBackError(reason="the file cannot be read") from error
-
-
-def _require(condition: bool, reason: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not condition:
-        raise ReadBackError(reason=reason)
+    return _reassembled(read(path), sources, frames)
 
 
 def _masks(source: Dataset) -> Mapping[str, object]:
@@ -209,40 +194,40 @@ def _masks(source: Dataset) -> Mapping[str, object]:
 
 def _check(seg: Dataset, sources: Sequence[Dataset], form: Mapping[str, object]) -> None:
     """Check everything but segments and pixels."""
-    _require(seg.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian, "TransferSyntaxUID")
-    _require(seg.file_meta.MediaStorageSOPInstanceUID == seg.SOPInstanceUID, "SOPInstanceUID")
+    require(seg.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian, "TransferSyntaxUID")
+    require(seg.file_meta.MediaStorageSOPInstanceUID == seg.SOPInstanceUID, "SOPInstanceUID")
     check_origin(seg, sources[0], has_planes=True)
     for keyword, expected in {**_FIXED, **form}.items():
-        _require(seg.get(keyword) == expected, keyword)
+        require(seg.get(keyword) == expected, keyword)
     for keyword in _NOT_EMPTY:
-        _require(seg.get(keyword) not in (None, "", []), f"{keyword} is absent")
-    _require(seg.SeriesInstanceUID != sources[0].SeriesInstanceUID, "SeriesInstanceUID")
+        require(seg.get(keyword) not in (None, "", []), f"{keyword} is absent")
+    require(seg.SeriesInstanceUID != sources[0].SeriesInstanceUID, "SeriesInstanceUID")
     _check_references(seg, sources)
-    _require(bool(seg.get("SegmentSequence")), "SegmentSequence")
+    require(bool(seg.get("SegmentSequence")), "SegmentSequence")
 
 
 def _check_references(seg: Dataset, sources: Sequence[Dataset]) -> None:
     """More than one referenced series makes viewers pick one at random."""
     series = seg.get("ReferencedSeriesSequence") or []
-    _require(len(series) == 1, "ReferencedSeriesSequence")
-    _require(series[0].SeriesInstanceUID == sources[0].SeriesInstanceUID, "referenced series")
+    require(len(series) == 1, "ReferencedSeriesSequence")
+    require(series[0].SeriesInstanceUID == sources[0].SeriesInstanceUID, "referenced series")
     named = {one.ReferencedSOPInstanceUID for one in series[0].ReferencedInstanceSequence}
-    _require(named == {one.SOPInstanceUID for one in sources}, "ReferencedInstanceSequence")
+    require(named == {one.SOPInstanceUID for one in sources}, "ReferencedInstanceSequence")
 
 
 def _check_segments(items: Sequence[Dataset], segments: tuple[Segment, ...]) -> None:
-    _require(len(items) == len(segments), "SegmentSequence")
+    require(len(items) == len(segments), "SegmentSequence")
     for item, segment in zip(items, segments, strict=True):
-        _require(item.SegmentNumber == segment.number, "SegmentNumber")
-        _require(item.SegmentLabel == segment.label, "SegmentLabel")
+        require(item.SegmentNumber == segment.number, "SegmentNumber")
+        require(item.SegmentLabel == segment.label, "SegmentLabel")
         for sequence, code in (
             (item.SegmentedPropertyCategoryCodeSequence, segment.category),
             (item.SegmentedPropertyTypeCodeSequence, segment.type_code),
         ):
             found = [(one.CodeValue, one.CodingSchemeDesignator) for one in sequence]
-            _require(found == [(code.value, code.scheme)], "segmented property")
+            require(found == [(code.value, code.scheme)], "segmented property")
         for keyword in _SEGMENT_NOT_EMPTY:
-            _require(item.get(keyword) not in (None, "", []), f"{keyword} is absent")
+            require(item.get(keyword) not in (None, "", []), f"{keyword} is absent")
 
 
 def _planes(seg: Dataset, most: int) -> NDArray[np.uint8]:
@@ -252,8 +237,8 @@ def _planes(seg: Dataset, most: int) -> NDArray[np.uint8]:
     if seg.BitsAllocated == 1:
         values = np.unpackbits(values, bitorder="little")
     count = int(np.prod(shape))
-    _require(0 <= len(values) - count < 16, "length of PixelData")  # noqa: PLR2004 - padding
-    _require(values.max(initial=0) <= most and not values[count:].any(), "values of PixelData")
+    require(0 <= len(values) - count < 16, "length of PixelData")  # noqa: PLR2004 - padding
+    require(values.max(initial=0) <= most and not values[count:].any(), "values of PixelData")
     return values[:count].reshape(shape)
 
 
@@ -265,7 +250,7 @@ def _placed(
     Where it lies is what its own reference and its own position say together.
     """
     planes, groups = _planes(seg, most), seg.get("PerFrameFunctionalGroupsSequence") or []
-    _require(len(groups) == len(planes), "PerFrameFunctionalGroupsSequence")
+    require(len(groups) == len(planes), "PerFrameFunctionalGroupsSequence")
     _check_shared(seg, sources[0])
     numbers = frames or [0] * len(sources)
     slice_of = {
@@ -278,10 +263,10 @@ def _placed(
     for plane, group in zip(planes, groups, strict=True):
         number = 0 if is_label_map else _segment_number(group)
         index = slice_of.get(_source_of(group), -1)
-        _require(number in known, "ReferencedSegmentNumber")
-        _require(index >= 0, "source image of a frame")
+        require(number in known, "ReferencedSegmentNumber")
+        require(index >= 0, "source image of a frame")
         _check_plane(seg, group, sources[index])
-        _require((number, index) not in seen, "a frame stands twice")
+        require((number, index) not in seen, "a frame stands twice")
         seen.add((number, index))
         yield number, index, plane
 
@@ -292,21 +277,21 @@ def _reassembled(
     """Return the labels as the frames' own references and positions put them together."""
     labels = np.zeros((len(sources), seg.Rows, seg.Columns), np.uint8)
     for number, index, plane in _placed(seg, sources, frames, 1):
-        _require(not (labels[index] * plane).any(), "segments overlap")
+        require(not (labels[index] * plane).any(), "segments overlap")
         labels[index] += plane * np.uint8(number)
     return labels
 
 
 def _check_shared(seg: Dataset, source: Dataset) -> None:
     shared = seg.SharedFunctionalGroupsSequence[0]
-    _require("PixelMeasuresSequence" in shared, "PixelMeasuresSequence")
+    require("PixelMeasuresSequence" in shared, "PixelMeasuresSequence")
     spacing = shared.PixelMeasuresSequence[0].PixelSpacing
-    _require(np.allclose(spacing, source.PixelSpacing, rtol=0, atol=1e-6), "PixelSpacing")
-    _require("PlaneOrientationSequence" in shared, "PlaneOrientationSequence")
+    require(np.allclose(spacing, source.PixelSpacing, rtol=0, atol=1e-6), "PixelSpacing")
+    require("PlaneOrientationSequence" in shared, "PlaneOrientationSequence")
 
 
 def _segment_number(group: Dataset) -> int:
-    _require(len(group.get("SegmentIdentificationSequence") or []) == 1, "segment of a frame")
+    require(len(group.get("SegmentIdentificationSequence") or []) == 1, "segment of a frame")
     return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
 
 
@@ -314,19 +299,19 @@ def _source_of(group: Dataset) -> tuple[str, int]:
     """Return the source instance of a frame, and which of its frames; 0 in a classic one."""
     derivations = group.get("DerivationImageSequence") or []
     images = [one for item in derivations for one in item.get("SourceImageSequence") or []]
-    _require(len(images) == 1, "one source image for a frame")
+    require(len(images) == 1, "one source image for a frame")
     number = images[0].get("ReferencedFrameNumber") or 0
-    _require(isinstance(number, int), "one source frame for a frame")
+    require(isinstance(number, int), "one source frame for a frame")
     return str(images[0].ReferencedSOPInstanceUID), int(number)
 
 
 def _check_plane(seg: Dataset, group: Dataset, source: Dataset) -> None:
-    _require(len(group.get("PlanePositionSequence") or []) == 1, "PlanePositionSequence")
+    require(len(group.get("PlanePositionSequence") or []) == 1, "PlanePositionSequence")
     position = group.PlanePositionSequence[0].ImagePositionPatient
     shift = np.abs(np.subtract(np.float64(position), np.float64(source.ImagePositionPatient)))
-    _require(shift.max() <= _POSITION_TOLERANCE_MM, "ImagePositionPatient of a frame")
+    require(shift.max() <= _POSITION_TOLERANCE_MM, "ImagePositionPatient of a frame")
     shared = seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
     turn = np.subtract(
         np.float64(shared.ImageOrientationPatient), np.float64(source.ImageOrientationPatient)
     )
-    _require(np.abs(turn).max() <= _COSINE_TOLERANCE, "ImageOrientationPatient of a frame")
+    require(np.abs(turn).max() <= _COSINE_TOLERANCE, "ImageOrientationPatient of a frame")

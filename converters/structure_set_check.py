@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
-from converters.errors import ReadBackError
-from converters.read_back import check_origin
+from converters.read_back import check_origin, read, require
 from converters.volume import Code, LabelMap
 
 _OFF_PLANE_MM = 0.01  # planning systems take a contour for planar up to here
@@ -77,11 +74,11 @@ def check_structure_set(
     Contours of one ROI on one slice are combined by exclusive or, each by the even-odd rule; a
     union would give the same voxels, as ours do not overlap.
     """
-    found = _read(path)
-    _require(found.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian, "TransferSyntaxUID")
+    found = read(path)
+    require(found.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian, "TransferSyntaxUID")
     check_origin(found, sources[0])
     for keyword, expected in _FIXED.items():
-        _require(found.get(keyword) == expected, keyword)
+        require(found.get(keyword) == expected, keyword)
     _check_references(found, sources)
     numbers = frames or [0] * len(sources)
     slice_of = {
@@ -89,29 +86,17 @@ def check_structure_set(
         for index, (one, number) in enumerate(zip(sources, numbers, strict=True))
     }
     rois = [found.get(f"{name}Sequence") or [] for name in ("StructureSetROI", "ROIContour")]
-    _require([len(items) for items in rois] == [len(structures)] * 2, "number of ROIs")
+    require([len(items) for items in rois] == [len(structures)] * 2, "number of ROIs")
     for roi, drawn, structure in zip(*rois, structures, strict=True):
-        _require(roi.ROIName == structure.name, "ROIName")
-        _require(roi.ROIGenerationAlgorithm == "AUTOMATIC", "ROIGenerationAlgorithm")
-        _require(roi.ReferencedFrameOfReferenceUID == sources[0].FrameOfReferenceUID, "ROI frame")
-        _require(drawn.ReferencedROINumber == roi.ROINumber, "ReferencedROINumber")
+        require(roi.ROIName == structure.name, "ROIName")
+        require(roi.ROIGenerationAlgorithm == "AUTOMATIC", "ROIGenerationAlgorithm")
+        require(roi.ReferencedFrameOfReferenceUID == sources[0].FrameOfReferenceUID, "ROI frame")
+        require(drawn.ReferencedROINumber == roi.ROINumber, "ReferencedROINumber")
         masks = _masks(drawn, slice_of, sources)
         for index, labels in enumerate(label_map.labels):
             expected_mask = np.isin(labels, structure.numbers)
             is_equal = np.array_equal(masks.get(index, np.zeros_like(expected_mask)), expected_mask)
-            _require(is_equal, "voxels within the contours")
-
-
-def _read(path: Path) -> Dataset:
-    try:
-        return pydicom.dcmread(path)
-    except (InvalidDicomError, OSError) as error:
-        raise ReadBackError(reason="the file cannot be read") from error
-
-
-def _require(condition: bool, reason: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not condition:
-        raise ReadBackError(reason=reason)
+            require(is_equal, "voxels within the contours")
 
 
 def _named(source: Dataset, frame: int) -> int:
@@ -121,14 +106,14 @@ def _named(source: Dataset, frame: int) -> int:
 
 def _check_references(found: Dataset, sources: Sequence[Dataset]) -> None:
     frames = found.get("ReferencedFrameOfReferenceSequence") or []
-    _require(len(frames) == 1, "ReferencedFrameOfReferenceSequence")
-    _require(frames[0].FrameOfReferenceUID == sources[0].FrameOfReferenceUID, "frame of reference")
+    require(len(frames) == 1, "ReferencedFrameOfReferenceSequence")
+    require(frames[0].FrameOfReferenceUID == sources[0].FrameOfReferenceUID, "frame of reference")
     (study,) = frames[0].RTReferencedStudySequence
-    _require(study.ReferencedSOPInstanceUID == sources[0].StudyInstanceUID, "referenced study")
+    require(study.ReferencedSOPInstanceUID == sources[0].StudyInstanceUID, "referenced study")
     (series,) = study.RTReferencedSeriesSequence
-    _require(series.SeriesInstanceUID == sources[0].SeriesInstanceUID, "referenced series")
+    require(series.SeriesInstanceUID == sources[0].SeriesInstanceUID, "referenced series")
     named = {one.ReferencedSOPInstanceUID for one in series.ContourImageSequence}
-    _require(named == {one.SOPInstanceUID for one in sources}, "referenced images")
+    require(named == {one.SOPInstanceUID for one in sources}, "referenced images")
 
 
 def _masks(
@@ -137,18 +122,18 @@ def _masks(
     """Return what the contours of one ROI enclose, by slice."""
     masks: dict[int, _Mask] = {}
     for contour in drawn.get("ContourSequence") or []:
-        _require(contour.ContourGeometricType == "CLOSED_PLANAR", "ContourGeometricType")
+        require(contour.ContourGeometricType == "CLOSED_PLANAR", "ContourGeometricType")
         images = contour.get("ContourImageSequence") or []
-        _require(len(images) == 1, "one image for a contour")
+        require(len(images) == 1, "one image for a contour")
         key = (
             str(images[0].ReferencedSOPInstanceUID),
             int(images[0].get("ReferencedFrameNumber", 0)),
         )
-        _require(key in slice_of, "image of a contour")
+        require(key in slice_of, "image of a contour")
         index = slice_of[key]
         numbers = contour.get_item("ContourData").value.split(b"\\")  # as they stand in the file
         points = np.array(numbers, dtype=np.float64).reshape(-1, 3)
-        _require(len(points) == contour.NumberOfContourPoints, "NumberOfContourPoints")
+        require(len(points) == contour.NumberOfContourPoints, "NumberOfContourPoints")
         inside = _inside(_pixels(points, sources[index]), sources[index])
         masks[index] = masks[index] ^ inside if index in masks else inside
     return masks
@@ -160,7 +145,7 @@ def _pixels(points_mm: NDArray[np.float64], source: Dataset) -> NDArray[np.float
     offsets = points_mm - np.array(source.ImagePositionPatient, dtype=np.float64)
     normal = np.cross(right, down)
     away_mm = np.abs(offsets @ normal) / np.linalg.norm(normal)
-    _require(away_mm.max(initial=0.0) <= _OFF_PLANE_MM, "plane of a contour")
+    require(away_mm.max(initial=0.0) <= _OFF_PLANE_MM, "plane of a contour")
     along = np.stack(
         [offsets @ down / np.linalg.norm(down), offsets @ right / np.linalg.norm(right)], axis=1
     )
@@ -183,6 +168,6 @@ def _inside(corners: NDArray[np.float64], source: Dataset) -> _Mask:
         rows = np.arange(first, last)
         columns = column + (rows - row) / (to_row - row) * (to_column - column)
         starts = np.clip(np.ceil(columns), 0, source.Columns).astype(int)
-        _require(first >= 0 and last <= source.Rows, "contour outside the image")
+        require(first >= 0 and last <= source.Rows, "contour outside the image")
         np.add.at(crossings, (rows, starts), 1)
     return np.asarray(np.cumsum(crossings, axis=1)[:, :-1] % 2 == 1)
