@@ -69,7 +69,10 @@ class Result:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return where the screens are kept."""
     folder = os.environ.get("NEUROSEG_TEST_PICTURES")
-    return Path(folder) if folder else tmp_path_factory.mktemp("screens")
+    if not folder:
+        return tmp_path_factory.mktemp("screens")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)
 
 
 @pytest.fixture(scope="module")
