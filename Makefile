@@ -46,8 +46,9 @@ lint: $(VENV)/.test
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
-test: $(VENV)/.test tools lint
-	$(RUN)/python -m pytest
+test: $(VENV)/.test tools lint # in two processes: what whole nodes leave behind harms no unit test
+	$(RUN)/python -m pytest tests/conformance tests/faults tests/integration
+	$(RUN)/python -m pytest tests/unit
 
 bench: $(VENV)/.test
 	@$(INSTALL) --editable '.[bench]'
