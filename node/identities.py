@@ -31,12 +31,12 @@ class _Series:
 
     `uid` is what its UIDs are derived from; numbers lie far behind what scanners number, so that
     viewers list them last. Of the `titles` the first is taken that fits, completed by what was
-    found and by which model unless it `is_bare`.
+    found and by which model unless it `is_bare`; without any it is named as a SEG.
     """
 
     uid: str
     number: int
-    titles: tuple[str, ...] = _SEG
+    titles: tuple[str, ...] = ()
     is_bare: bool = False
     content: str = ""
     label: str = "TUMOUR_SEG"
@@ -88,7 +88,9 @@ def identity_of(
         series_number=series.number,
         series_description=_described(
             series.titles, label_map, manifest, case.revision, is_bare=series.is_bare
-        ),
+        )
+        if series.titles
+        else series_description(label_map, manifest, case.revision),
         content_description=series.content or _line(title),
         content_label=series.label,
         algorithm_name=_line(manifest.id),
@@ -125,7 +127,8 @@ def _description_on(role: Role, label_map: LabelMap, manifest: Manifest, revisio
 
 def series_description(label_map: LabelMap, manifest: Manifest, revision: int = 1) -> str:
     """Return what a viewer lists a SEG as: an AI's, which revision, whose, for research."""
-    return _described(_SEG, label_map, manifest, revision)
+    names = _SEG[1:] if revision > 1 or manifest.is_demonstration else _SEG
+    return _described(names, label_map, manifest, revision)
 
 
 def _described(
@@ -140,8 +143,6 @@ def _described(
 
     An archive keeps the results of earlier revisions beside this one.
     """
-    if names is _SEG and (revision > 1 or manifest.is_demonstration):
-        names = names[1:]
     which = f" rev. {revision}" if revision > 1 else ""
     of_whom = " DEMO MODEL" if manifest.is_demonstration and not is_bare else ""
     found = "" if is_bare or label_map.labels.any() else ": nothing found"

@@ -54,12 +54,8 @@ def _is_wanted(one: EncodedObject, destination: Destination) -> bool:
 
 def unserved(case_id: str, ledger: LedgerReader, destination: Destination) -> list[EncodedObject]:
     """Return the objects of a case that a destination wants and does not hold yet."""
-    held = {one.sop_instance_uid for one in _receipts(case_id, ledger, destination)}
-    return [
-        one
-        for one in wanted(ledger.results(case_id), destination)
-        if one.sop_instance_uid not in held
-    ]
+    objects = wanted(ledger.results(case_id), destination)
+    return _without(objects, _receipts(ledger.receipts(case_id), destination))
 
 
 def uncommitted(
@@ -69,18 +65,23 @@ def uncommitted(
 
     None where it is not asked to.
     """
+    objects = wanted(ledger.results(case_id), destination)
+    return _unkept(objects, _receipts(ledger.receipts(case_id), destination), destination)
+
+
+def _without(
+    objects: Sequence[EncodedObject], receipts: Sequence[DeliveryReceipt]
+) -> list[EncodedObject]:
+    there = {one.sop_instance_uid for one in receipts}
+    return [one for one in objects if one.sop_instance_uid not in there]
+
+
+def _unkept(
+    objects: Sequence[EncodedObject], receipts: Sequence[DeliveryReceipt], destination: Destination
+) -> list[EncodedObject]:
     if not destination.commitment:
         return []
-    kept = {
-        one.sop_instance_uid
-        for one in _receipts(case_id, ledger, destination)
-        if one.committed_at is not None
-    }
-    return [
-        one
-        for one in wanted(ledger.results(case_id), destination)
-        if one.sop_instance_uid not in kept
-    ]
+    return _without(objects, [one for one in receipts if one.committed_at is not None])
 
 
 def is_served(case_id: str, ledger: LedgerReader, destination: Destination) -> bool:
@@ -104,29 +105,44 @@ def files(
 
 
 def _receipts(
-    case_id: str, ledger: LedgerReader, destination: Destination
+    receipts: Sequence[DeliveryReceipt], destination: Destination
 ) -> list[DeliveryReceipt]:
-    return [one for one in ledger.receipts(case_id) if one.destination == destination.name]
+    return [one for one in receipts if one.destination == destination.name]
 
 
 def standings(
     row: CaseRow, ledger: LedgerReader, destinations: Sequence[Destination]
 ) -> tuple[Standing, ...]:
     """Return how every destination stands to a case; nothing before the case has a result."""
-    if not ledger.results(row.case_id):
+    results = ledger.results(row.case_id)
+    if not results:
         return ()
-    return tuple(_standing(row, ledger, one) for one in destinations)
+    receipts, attempts = ledger.receipts(row.case_id), ledger.attempts(row.case_id)
+    return tuple(
+        _standing(
+            row,
+            one,
+            wanted(results, one),
+            _receipts(receipts, one),
+            [
+                each
+                for each in attempts
+                if each.stage is Stage.DELIVER and each.destination == one.name
+            ],
+        )
+        for one in destinations
+    )
 
 
-def _standing(row: CaseRow, ledger: LedgerReader, destination: Destination) -> Standing:
-    count = len(wanted(ledger.results(row.case_id), destination))
-    lacking = len(unserved(row.case_id, ledger, destination))
-    open_count = len(uncommitted(row.case_id, ledger, destination))
-    attempts = [
-        one
-        for one in ledger.attempts(row.case_id)
-        if one.stage is Stage.DELIVER and one.destination == destination.name
-    ]
+def _standing(
+    row: CaseRow,
+    destination: Destination,
+    objects: Sequence[EncodedObject],
+    receipts: Sequence[DeliveryReceipt],
+    attempts: Sequence[AttemptRow],
+) -> Standing:
+    count, lacking = len(objects), len(_without(objects, receipts))
+    open_count = len(_unkept(objects, receipts, destination))
     last = attempts[-1] if attempts else None
     if lacking or open_count:
         state = _open_state(row, last, is_stored=not lacking)

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from node import logs
 from node.cases import CommitmentReport
-from node.dimse import Status
+from node.dimse import Command, CommandSet, Status
 from node.errors import (
     LedgerUnavailableError,
     NodeError,
@@ -36,6 +36,16 @@ _STATUSES: tuple[tuple[type[NodeError], Status], ...] = (
     (ReporterUnknownError, Status.NOT_AUTHORISED),
     (LedgerUnavailableError, Status.RESOURCE_LIMITATION),
 )
+
+
+def is_report(command: CommandSet) -> bool:
+    """Say whether a request is a report of storage commitment, with what it has to say."""
+    named = command.affected_sop_class_uid, command.affected_sop_instance_uid
+    return (
+        command.command == Command.N_EVENT_REPORT_RQ
+        and command.has_data_set
+        and named == (PUSH_MODEL.encode(), PUSH_MODEL_INSTANCE.encode())
+    )
 
 
 def read(information: Callable[[], Dataset]) -> CommitmentReport:

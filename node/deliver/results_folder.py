@@ -13,11 +13,11 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from node.cases import DeliveryReceipt, EncodedObject, Transport
+from node.cases import DeliveryReceipt, EncodedObject
+from node.deliver.receipt import receipt_of
 from node.errors import FolderUnavailableError
 from node.peers import Destination
 from node.spool import sync_folder
@@ -86,15 +86,7 @@ def send(
             raise FolderUnavailableError(
                 destination=destination.name, reason="a file there is not whole"
             )
-    return DeliveryReceipt(
-        case_id=seg.case_id,
-        destination=destination.name,
-        transport=Transport.FOLDER,
-        sop_instance_uid=seg.sop_instance_uid,
-        status_code=STORED,
-        attempt=attempt,
-        delivered_at=datetime.now(UTC),
-    )
+    return receipt_of(seg, destination, STORED, attempt)
 
 
 def echo(

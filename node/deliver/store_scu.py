@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from ssl import SSLContext
 from typing import cast
@@ -27,7 +26,8 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from node import dimse
-from node.cases import DeliveryReceipt, EncodedObject, Transport
+from node.cases import DeliveryReceipt, EncodedObject
+from node.deliver.receipt import receipt_of
 from node.dimse import Status
 from node.errors import PeerRefusedError, PeerUnavailableError
 from node.peers import Destination
@@ -90,15 +90,7 @@ def send(
         raise _unavailable(destination, f"out of resources, status 0x{status:04X}")
     if status not in HOLDS_THE_OBJECT:
         raise _refused(destination, f"0x{status:04X}")
-    return DeliveryReceipt(
-        case_id=seg.case_id,
-        destination=destination.name,
-        transport=Transport.DIMSE,
-        sop_instance_uid=seg.sop_instance_uid,
-        status_code=f"0x{status:04X}",
-        attempt=attempt,
-        delivered_at=datetime.now(UTC),
-    )
+    return receipt_of(seg, destination, f"0x{status:04X}", attempt)
 
 
 def echo(destination: Destination, *, calling_ae_title: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +19,8 @@ from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from node.cases import DeliveryReceipt, EncodedObject, Transport
+from node.cases import DeliveryReceipt, EncodedObject
+from node.deliver.receipt import receipt_of
 from node.dimse import Status, is_out_of_resources
 from node.errors import PeerRefusedError, PeerUnavailableError
 from node.peers import Destination
@@ -69,15 +69,7 @@ def send(
     with open_client(destination, largest_body_bytes=seg.byte_count) as client:
         answer = _store(client, ds)
         status = _stored_status(answer, seg.sop_instance_uid, destination)
-    return DeliveryReceipt(
-        case_id=seg.case_id,
-        destination=destination.name,
-        transport=Transport.STOW,
-        sop_instance_uid=seg.sop_instance_uid,
-        status_code=f"0x{status:04X}",
-        attempt=attempt,
-        delivered_at=datetime.now(UTC),
-    )
+    return receipt_of(seg, destination, f"0x{status:04X}", attempt)
 
 
 def _store(client: DICOMwebClient, ds: Dataset) -> Dataset:

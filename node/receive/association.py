@@ -39,7 +39,7 @@ from node.errors import (
 from node.receive.dataset import checked_uid
 from node.receive.instance import IncomingInstance, Intake, Offer
 from node.receive.transport import WAIT_S, UpperLayer, WaitingSocket
-from node.reports import PUSH_MODEL, PUSH_MODEL_INSTANCE
+from node.reports import PUSH_MODEL
 
 if TYPE_CHECKING:
     from pynetdicom.ae import ApplicationEntity
@@ -116,16 +116,6 @@ class _Report:
 
     context_id: int
     byte_count: int = 0
-
-
-def _is_report(context: PresentationContext, command: CommandSet) -> bool:
-    """Say whether a request is a report of storage commitment, with what it has to say."""
-    named = command.affected_sop_class_uid, command.affected_sop_instance_uid
-    return (
-        command.has_data_set
-        and context.abstract_syntax == PUSH_MODEL
-        and named == (PUSH_MODEL.encode(), PUSH_MODEL_INSTANCE.encode())
-    )
 
 
 class _Messages(DIMSEServiceProvider):
@@ -210,7 +200,7 @@ class _Messages(DIMSEServiceProvider):
             self._leave_to_library(context_id, encoded)
         elif command.command == Command.C_STORE_RQ:
             self._begin_store(context_id, context, command)
-        elif command.command == Command.N_EVENT_REPORT_RQ and _is_report(context, command):
+        elif context.abstract_syntax == PUSH_MODEL and reports.is_report(command):
             self._leave_to_library(context_id, encoded)
             self._report = _Report(context_id=context_id)
         else:

@@ -8,15 +8,14 @@ that is alone pays no wait for it, and no thread is needed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from node.cases import CommitmentReport, ReceivedInstance
+from node.cases import ReceivedInstance
 from node.errors import (
     InstanceConflictError,
     LedgerUnavailableError,
@@ -24,7 +23,6 @@ from node.errors import (
     SpoolUnwritableError,
 )
 from node.ledger import Ledger, Recorded
-from node.rows import CommitmentRow
 from node.spool import Spool, sync_folder
 
 _TURN_S = 30.0  # how long an instance waits for the ledger; senders give up after about a minute
@@ -92,32 +90,6 @@ class GroupCommit:
                 self._end(group)
         if mine.error is not None:
             raise mine.error
-
-    def released(self, study_instance_uids: Collection[str]) -> None:
-        """Note that a peer which brought instances of these studies has properly hung up.
-
-        Raises
-        ------
-        LedgerUnavailableError
-            The database refuses.
-        """
-        with in_the_ledger():
-            self._ledger.record_release(
-                study_instance_uids, model_id=self._model_id, released_at=datetime.now(UTC)
-            )
-
-    def reported(self, report: CommitmentReport, *, ae_title: str) -> CommitmentRow:
-        """Make a report of storage commitment durable; return the transaction that it answers.
-
-        Raises
-        ------
-        ReportInvalidError, ReporterUnknownError
-            This node, or this peer, was not asked.
-        LedgerUnavailableError
-            The database refuses.
-        """
-        with in_the_ledger():
-            return self._ledger.save_report(report, ae_title=ae_title)
 
     def _begin(self) -> list[_Waiting]:
         self._is_busy = True

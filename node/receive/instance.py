@@ -178,7 +178,7 @@ class Intake:
     """
 
     def __init__(self, spool: Spool, ledger: Ledger, *, model_id: str, limit_bytes: int) -> None:
-        self._spool = spool
+        self._spool, self._ledger, self._model_id = spool, ledger, model_id
         self._limit_bytes = limit_bytes
         self._commit = GroupCommit(spool, ledger, model_id=model_id)
 
@@ -244,7 +244,10 @@ class Intake:
         LedgerUnavailableError
             The database refuses; the hint is lost, and the quiet period decides without it.
         """
-        self._commit.released(study_instance_uids)
+        with in_the_ledger():
+            self._ledger.record_release(
+                study_instance_uids, model_id=self._model_id, released_at=datetime.now(UTC)
+            )
 
     def reported(self, report: CommitmentReport, *, ae_title: str) -> CommitmentRow:
         """Make a report of storage commitment durable; return the transaction that it answers.
@@ -256,7 +259,8 @@ class Intake:
         LedgerUnavailableError
             The database refuses; the sender may try again.
         """
-        return self._commit.reported(report, ae_title=ae_title)
+        with in_the_ledger():
+            return self._ledger.save_report(report, ae_title=ae_title)
 
     def _instance(
         self, incoming: IncomingInstance, identifiers: Identifiers, sha256: str

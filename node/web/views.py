@@ -16,7 +16,14 @@ from converters.volume import Segment
 from inference.declarations import Region
 from inference.manifest import Manifest
 from node import findings, owed, series_table
-from node.cases import CaseState, DeliveryReceipt, EncodedObject, ObjectKind, SeriesDecision
+from node.cases import (
+    CaseState,
+    DeliveryReceipt,
+    EncodedObject,
+    ObjectKind,
+    SeriesDecision,
+    Transport,
+)
 from node.owed import Standing
 from node.reading import LedgerReader
 from node.rows import AttemptRow, CaseRow
@@ -128,7 +135,7 @@ class ReceiptView:
     """Proof that a destination holds an object."""
 
     destination: str
-    transport: str
+    transport: Transport
     sop_instance_uid: str
     status_code: str
     attempt: int
@@ -225,8 +232,10 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         released_at=(row.summary or {}).get("released_at"),
         attempts=_attempts(row, attempts, now),
         destinations=owed.standings(row, ledger, sources.settings.destinations),
-        receipts=tuple(_receipt(one) for one in receipts),
-        results=tuple(_result(one) for one in ledger.results(row.case_id)),
+        receipts=tuple(ReceiptView(**_shown_of(one, ReceiptView)) for one in receipts),
+        results=tuple(
+            ResultView(**_shown_of(one, ResultView)) for one in ledger.results(row.case_id)
+        ),
         volumes=_volumes(row, "volumes_ml", sources.manifest.segments),
         regions=_volumes(row, "regions_ml", sources.manifest.regions),
         lesions=_lesions(row),
@@ -319,28 +328,9 @@ def _turnaround_s(row: CaseRow, receipts: Sequence[DeliveryReceipt]) -> float | 
     return round((last - row.last_received_at).total_seconds(), 3)
 
 
-def _receipt(receipt: DeliveryReceipt) -> ReceiptView:
-    return ReceiptView(
-        destination=receipt.destination,
-        transport=receipt.transport.value,
-        sop_instance_uid=receipt.sop_instance_uid,
-        status_code=receipt.status_code,
-        attempt=receipt.attempt,
-        delivered_at=receipt.delivered_at,
-        committed_at=receipt.committed_at,
-    )
-
-
-def _result(seg: EncodedObject) -> ResultView:
-    return ResultView(
-        kind=seg.kind,
-        sop_class_uid=seg.sop_class_uid,
-        sop_instance_uid=seg.sop_instance_uid,
-        series_instance_uid=seg.series_instance_uid,
-        transfer_syntax_uid=seg.transfer_syntax_uid,
-        byte_count=seg.byte_count,
-        sha256=seg.sha256,
-    )
+def _shown_of(one: DeliveryReceipt | EncodedObject, view: type) -> dict[str, Any]:
+    """Return the values that a view shows of a row."""
+    return {field.name: getattr(one, field.name) for field in fields(view)}
 
 
 def _volumes(

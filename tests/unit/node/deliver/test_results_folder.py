@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from node.cases import EncodedObject, Transport
 from node.deliver import results_folder, routes
 from node.errors import FolderUnavailableError
 from node.peers import Destination
+from tests.full_disks import largest_file_bytes
 from tests.scripted_peers import small_object
 
 
@@ -45,17 +43,6 @@ def deliver(result: tuple[EncodedObject, list[Path]], path: Path) -> str:
     assert (receipt.transport, receipt.attempt) == (Transport.FOLDER, 2)
     assert (receipt.case_id, receipt.sop_instance_uid) == (seg.case_id, seg.sop_instance_uid)
     return receipt.status_code
-
-
-@contextmanager
-def largest_file_bytes(limit: int) -> Iterator[None]:
-    """Let writing beyond a size fail, as on a disk that is full."""
-    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
 
 def test_a_case_becomes_a_folder_of_its_files(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import resource
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,7 @@ from node.ledger import Ledger
 from node.receive.instance import IncomingInstance, Intake, Offer
 from node.spool import Spool
 from tests.doors import encoded, make_instance
+from tests.full_disks import largest_file_bytes
 
 _MODEL_ID = "intake@1"
 _LIMIT = 2**22
@@ -71,17 +69,6 @@ def _on_connect(ledger: Ledger, pragma: str) -> None:
         connection.execute(pragma)
 
     ledger._engine.dispose()
-
-
-@contextmanager
-def _largest_file(byte_count: int) -> Iterator[None]:
-    """Have the kernel refuse larger files, as a full disk would."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (byte_count, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_kept_instance_is_a_readable_file_and_a_row(
@@ -197,7 +184,7 @@ def test_below_the_free_floor_no_file_is_begun(spool: Spool, ledger: Ledger) -> 
 def test_a_file_system_that_refuses_leaves_nothing(intake: Intake, spool: Spool) -> None:
     ds = make_instance(PixelData=bytes(2**18))
     incoming = _arrive(intake, ds)
-    with _largest_file(2**17), pytest.raises(SpoolUnwritableError):
+    with largest_file_bytes(2**17), pytest.raises(SpoolUnwritableError):
         intake.keep(incoming)
     assert _files(spool) == []
 
@@ -206,7 +193,7 @@ def test_a_file_system_that_refuses_in_mid_instance_is_reported_at_once(
     intake: Intake, spool: Spool
 ) -> None:
     incoming = intake.begin(_offer(make_instance()))
-    with _largest_file(2**17), pytest.raises(SpoolUnwritableError):
+    with largest_file_bytes(2**17), pytest.raises(SpoolUnwritableError):
         incoming.write(bytes(2**20))
     incoming.discard()
     assert _files(spool) == []
@@ -214,7 +201,7 @@ def test_a_file_system_that_refuses_in_mid_instance_is_reported_at_once(
 
 def test_discarding_works_while_the_file_system_refuses(intake: Intake, spool: Spool) -> None:
     incoming = intake.begin(_offer(make_instance()))
-    with _largest_file(100):
+    with largest_file_bytes(100):
         incoming.write(bytes(1000))
         incoming.discard()
     assert _files(spool) == []
