@@ -9,21 +9,21 @@ What went wrong is told by the exit code; `--help` lists them.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, Never
 
 from converters.errors import CodedError
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from multiprocessing.connection import Connection
 
     from wandb import Api, Artifact
 
@@ -73,10 +73,6 @@ class FetchError(Exception):
     def __str__(self) -> str:
         """Return the sentence."""
         return self.reason
-
-
-class _TooLate(BaseException):
-    """The time is up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,20 +213,41 @@ def _checkpoint(artifact: Artifact) -> PurePosixPath:
     return PurePosixPath(found[0])
 
 
-@contextmanager
-def _patience(seconds: int) -> Iterator[None]:
-    """Give up after some time, whatever the client waits for."""
-
-    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise _TooLate
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+def _in_time(wanted: Wanted, key: str, folder: Path, seconds: int) -> tuple[Path, str, str]:
+    """Fetch in a process of its own, which can be ended whatever the client waits for."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=_tell, args=(there, wanted, key, folder), daemon=True)
+    child.start()
+    there.close()
     try:
-        yield
+        if not here.poll(seconds):
+            raise FetchError(NO_ANSWER, f"no model within {seconds} s; see --timeout")
+        found: tuple[Path, str, str] | FetchError = here.recv()
+    except EOFError:
+        child.join()
+        raise FetchError(
+            NO_ANSWER, f"the client ended with {child.exitcode} before it had the artifact"
+        ) from None
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        child.kill()
+        child.join()
+    if isinstance(found, FetchError):
+        raise found
+    return found
+
+
+def _tell(
+    to: Connection[tuple[Path, str, str] | FetchError, Never],
+    wanted: Wanted,
+    key: str,
+    folder: Path,
+) -> None:
+    """Send what was fetched, or why nothing was."""
+    try:
+        to.send(fetch(wanted, key, folder))
+    except FetchError as error:
+        to.send(error)
 
 
 def _seal(environment: MutableMapping[str, str], key: str, place: Path) -> None:
@@ -255,13 +272,7 @@ def run(options: argparse.Namespace, environment: MutableMapping[str, str]) -> N
     with tempfile.TemporaryDirectory(prefix="neuroseg-fetch-") as place:
         _seal(environment, key, Path(place))
         files = Path(place) / "files"
-        try:
-            with _patience(options.timeout):
-                source, name, digest = fetch(wanted, key, files)
-        except _TooLate:
-            raise FetchError(
-                NO_ANSWER, f"no model within {options.timeout} s; see --timeout"
-            ) from None
+        source, name, digest = _in_time(wanted, key, files, options.timeout)
         _import(source, options, name, digest)
     print(f"{options.id}: {name} with the digest {digest} is in {options.out}, loaded and tested")
 

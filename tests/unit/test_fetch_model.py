@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -150,6 +153,20 @@ def test_a_server_that_is_slow_or_absent_is_given_up(shelf: Shelf, fetch: Fetch)
     assert (code, "no model within 2 s" in output) == (fetch_model.NO_ANSWER, True), output
     code, output = fetch("http://127.0.0.1:9", "--timeout", "4")
     assert code == fetch_model.NO_ANSWER, output
+
+
+def test_a_client_that_is_killed_is_said(shelf: Shelf, fetch: Fetch) -> None:
+    def kill() -> None:
+        while not shelf.asked:
+            time.sleep(0.1)
+        multiprocessing.active_children()[0].kill()
+
+    shelf.delay_s = 20.0
+    with ThreadPoolExecutor() as beside:
+        killing = beside.submit(kill)
+        code, output = fetch(shelf.url)
+        killing.result()
+    assert (code, "the client ended with -9" in output) == (fetch_model.NO_ANSWER, True), output
 
 
 def test_an_import_that_is_refused_says_why(tmp_path: Path, shelf: Shelf, fetch: Fetch) -> None:
