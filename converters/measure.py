@@ -176,8 +176,7 @@ def _pieces(label_map: LabelMap) -> tuple[list[_Piece], NDArray[np.int64]]:
     Both from the largest to the smallest; of equals the first in the array comes first.
     """
     labels = label_map.labels
-    (box,) = ndimage.find_objects(labels != 0, max_label=1)
-    if box is None:
+    if (box := _box(labels)) is None:
         return [], np.zeros(0, np.int64)
     numbered, _ = ndimage.label(labels[box] != 0, _ANY_NEIGHBOUR)
     sizes = np.bincount(numbered.ravel())[1:]
@@ -195,6 +194,18 @@ def _pieces(label_map: LabelMap) -> tuple[list[_Piece], NDArray[np.int64]]:
         size = int(sizes[index])
         pieces.append(_Piece(box=(slices, rows, columns), labels=part, voxel_count=size))
     return pieces, sizes[order]
+
+
+def _box(labels: NDArray[np.uint8]) -> Box | None:
+    """Return the smallest box that holds every label; None where there is none."""
+    plane = labels.any(axis=0)
+    along = (labels.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0))
+    if not plane.any():
+        return None
+    first = [int(any_there.argmax()) for any_there in along]
+    after = [len(any_there) - int(any_there[::-1].argmax()) for any_there in along]
+    slices, rows, columns = (slice(*ends) for ends in zip(first, after, strict=True))
+    return slices, rows, columns
 
 
 def _core(enhancing: Sequence[int], regions: Sequence[Region]) -> tuple[int, ...]:

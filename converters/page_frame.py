@@ -23,7 +23,7 @@ MUTED: Final = (150, 160, 171)
 AMBER: Final = (240, 180, 70)
 BLUE: Final = (110, 168, 254)
 
-HEAD: Final = 64
+HEAD: Final = 112
 """Rows above the pictures, which hold the title."""
 FOOT: Final = 92
 """Rows below the pictures, which hold legend, model and number."""
@@ -39,16 +39,24 @@ def blank() -> Image.Image:
 
 
 def head(page: Image.Image, title: str) -> None:
-    """Write the title of a page and what every page has to say."""
-    pen, room = ImageDraw.Draw(page), lettering.width(WARNING, 24) + 3 * PAD
-    text, size = lettering.fitted(title, 28, SIZE - PAD - room)
-    pen.text((PAD, HEAD // 2), text, TEXT, lettering.font(size), "lm")
-    warning(page, SIZE - PAD, 12, 24)
+    """Write the title of a page and what every page has to say, in the middle of its upper border.
+
+    Viewers write over the corners of what they show.
+    """
+    pen = ImageDraw.Draw(page)
+    text, size = lettering.fitted(title, 28, SIZE - 2 * PAD)
+    pen.text((SIZE // 2, 32), text, TEXT, lettering.font(size), "mm")
+    warning(page, (SIZE + warning_width(24)) // 2, 58, 24)
+
+
+def warning_width(size: int) -> int:
+    """Return how wide the box of `warning` is."""
+    return lettering.width(WARNING, size) + size
 
 
 def warning(page: Image.Image, right: int, top: int, size: int) -> None:
     """Write what every page has to say in a box that ends at `right`."""
-    pen, wide = ImageDraw.Draw(page), lettering.width(WARNING, size) + size
+    pen, wide = ImageDraw.Draw(page), warning_width(size)
     height = round(1.65 * size)
     pen.rounded_rectangle((right - wide, top, right, top + height), 7, fill=AMBER)
     place = (right - wide // 2, top + height // 2)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
-import pydicom
 from highdicom.pm import ParametricMap, RealWorldValueMapping
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -20,7 +19,7 @@ from pydicom.sr.coding import Code
 
 from converters import seg_sources
 from converters.errors import ReadBackError
-from converters.read_back import check_origin
+from converters.read_back import check_origin, read
 from converters.seg import SegIdentity, dress, made_by
 from converters.volume import OWN_SCHEME, Grid
 
@@ -101,7 +100,7 @@ def check_parametric_map(
     field, grid, sources, frames
         What it was built from.
     """
-    written = pydicom.dcmread(path)
+    written = read(path)
     check_origin(written, sources[0], has_planes=True)
     index = np.zeros((len(field), 3))
     index[:, 0] = np.arange(len(field))

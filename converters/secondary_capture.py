@@ -18,7 +18,6 @@ from typing import Final
 
 import highdicom as hd
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -26,7 +25,7 @@ from pydicom.valuerep import DA, TM
 
 from converters import seg_sources
 from converters.errors import ReadBackError
-from converters.read_back import check_origin
+from converters.read_back import check_origin, read
 from converters.seg import SegIdentity, dress, made_by
 
 _OF_SEGMENTATIONS: Final = ("content_description", "content_label")
@@ -172,7 +171,7 @@ def check_capture(path: Path, picture: Picture, source: Dataset) -> None:
     picture, source
         What it was built from.
     """
-    written = pydicom.dcmread(path)
+    written = read(path)
     check_origin(written, source)
     if not np.array_equal(written.pixel_array, picture.pixels):
         raise ReadBackError(reason="the picture has other pixels")

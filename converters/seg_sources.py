@@ -105,14 +105,16 @@ def carriers_of(
     carriers = [_carrier(source, index) for index, source in enumerate(sources)]
     if any(frames):
         for index, one in enumerate(carriers):
-            one.SOPClassUID, one.SOPInstanceUID = MRImageStorage, _placeholder(index)
-    orientation = carriers[0].ImageOrientationPatient
-    spacing = DSfloat(_slice_spacing_mm(carriers, grid), auto_format=True)
-    for one in carriers:
-        one.ImageOrientationPatient = orientation
-        if one.get("SliceThickness") is None:
-            one.SliceThickness = DSfloat(grid.spacing_mm[0], auto_format=True)
-        one.SpacingBetweenSlices = spacing
+            one.add_new("SOPClassUID", "UI", MRImageStorage)
+            one.add_new("SOPInstanceUID", "UI", _placeholder(index))
+    shared = Dataset()
+    shared.ImageOrientationPatient = carriers[0].ImageOrientationPatient
+    shared.SliceThickness = DSfloat(grid.spacing_mm[0], auto_format=True)
+    shared.SpacingBetweenSlices = DSfloat(_slice_spacing_mm(carriers, grid), auto_format=True)
+    orientation, thickness, spacing = shared
+    for one in carriers:  # whose elements are the sources' own: replaced, never changed
+        for element in (orientation, spacing, *(() if "SliceThickness" in one else (thickness,))):
+            one.add(element)
     return carriers
 
 
@@ -183,11 +185,12 @@ def _carrier(source: Dataset, index: int) -> Dataset:
     for keyword in _REQUIRED:
         if source.get(keyword) in (None, ""):
             raise MissingAttributeError(keyword=keyword, instance=index)
-        carrier.add(copy.copy(source[keyword]))
+        carrier.add(source[keyword])
     for keyword in _WANTED:
-        if (value := usable(source, keyword)) is not None:
-            setattr(carrier, keyword, value)
-    carrier.update(NOBODY)
+        if usable(source, keyword) is not None:
+            carrier.add(source[keyword])
+    for element in NOBODY:
+        carrier.add(element)
     return carrier
 
 

@@ -139,16 +139,21 @@ def build_report(
 
 
 def _evidence(references: Sequence[InstanceReference], source: Dataset) -> list[Dataset]:
-    """Return what highdicom needs of instances; the patient is copied from the source later."""
+    """Return what highdicom needs of instances; the patient is copied from the source later.
+
+    It looks for a patient in the first alone.
+    """
+    study = Dataset()
+    study.StudyInstanceUID = source.StudyInstanceUID
     found = []
     for one in references:
         evidence = Dataset()
-        evidence.update(seg_sources.NOBODY)
-        evidence.StudyInstanceUID = source.StudyInstanceUID
+        evidence.add(study["StudyInstanceUID"])
         evidence.SeriesInstanceUID = one.series_instance_uid
         evidence.SOPClassUID = one.sop_class_uid
         evidence.SOPInstanceUID = one.sop_instance_uid
         found.append(evidence)
+    found[0].update(seg_sources.NOBODY)
     return found
 
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from converters.diameters import Diameters
 from converters.errors import ReadBackError
 from converters.measure import Lesion, Measurements, Region
-from converters.read_back import check_origin
+from converters.read_back import check_origin, read
 from converters.volume import Segment
 
 ML_DECIMALS: Final = 3  # a cubic millimetre
@@ -96,7 +95,7 @@ def check_report(
     ReadBackError
         `reason` names the first thing that differs, never a value.
     """
-    report = pydicom.dcmread(path)
+    report = read(path)
     _require(report.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian, "TransferSyntaxUID")
     _require(report.file_meta.MediaStorageSOPInstanceUID == report.SOPInstanceUID, "SOPInstanceUID")
     _require(report.SOPClassUID == Comprehensive3DSRStorage, "SOPClassUID")

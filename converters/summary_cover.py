@@ -83,10 +83,12 @@ def draw_cover(
     page = page_frame.blank()
     pen, width, height = ImageDraw.Draw(page), *PICTURE
     right, pad = page_frame.SIZE - page_frame.PAD, page_frame.PAD
-    pen.text((pad, 36), _TITLE, page_frame.TEXT, lettering.font(44), "la", stroke_width=1)
+    middle = page_frame.SIZE // 2  # viewers write over the corners of what they show
+    pen.text((middle, 26), _TITLE, page_frame.TEXT, lettering.font(44), "ma", stroke_width=1)
     told, color = (NOTHING, page_frame.TEXT) if is_empty else (_FOUND, page_frame.MUTED)
-    pen.text((pad, 94), told, color, lettering.font(26), "la")
-    page_frame.warning(page, right, 38, 27)
+    wide = lettering.width(told, 26) + pad + page_frame.warning_width(24)
+    pen.text((middle - wide // 2, 108), told, color, lettering.font(26), "lm")
+    page_frame.warning(page, middle + wide // 2, 88, 24)
     page.paste(picture, (right - width, _TOP))
     page_frame.bar(pen, right, _TOP + height + 16, step_mm)
     _facts(pen, words.facts, (pad, _TOP), (right - width - 2 * pad, height + 26))

@@ -193,16 +193,28 @@ def explain(dicom_dir: Path, config: Path | None, *, as_json: bool) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for seg.dcm, sr.dcm, measurements.json, labels.nii.gz, channels.nii.gz, "
     "preview.png, the pictures of the summary as PNG and DICOM (and entropy.nii.gz and "
-    "probabilities.nii.gz where [model] asks for them).",
+    "probabilities.nii.gz where [model] asks for them), and the forms asked for.",
+)
+@click.option(
+    "--form",
+    "forms",
+    multiple=True,
+    type=click.Choice(["regions", "labelmap", "probabilities", "entropy", "rtstruct"]),
+    help="A further DICOM object of the result; may be repeated.",
+)
+@click.option(
+    "--also", multiple=True, metavar="ROLE", help="A SEG on this series as well; may be repeated."
 )
 @_config
-def segment(dicom_dir: Path, out: Path, config: Path | None) -> None:
+def segment(
+    dicom_dir: Path, out: Path, config: Path | None, forms: tuple[str, ...], also: tuple[str, ...]
+) -> None:
     """Segment the study in DICOM_DIR without any network; the same stages as the service."""
     from node import logs, offline
 
     settings = _settings(config)
     logs.configure(level="ERROR", role="segment")
-    sys.exit(offline.run(dicom_dir, out, settings))
+    sys.exit(offline.run(dicom_dir, out, settings, offline.forms_of(forms, also)))
 
 
 @main.command()

@@ -35,8 +35,8 @@ from node.cases import (
     ReceivedInstance,
     also_name,
 )
+from node.peers import Destination
 from node.regions import regions_of
-from node.settings import Settings
 from node.spool import Spool
 from node.uids import derived_uid, device_uid
 
@@ -82,8 +82,9 @@ class CaseEncoder:
         self,
         found: Measurements,
         pages: Sequence[Page],
-        kinds: Collection[ObjectKind],
-        settings: Settings,
+        receivers: Collection[Destination],
+        *,
+        empty_seg: bool = True,
     ) -> list[EncodedObject]:
         """Return what is to be delivered, and the SEG and the report whoever wants them.
 
@@ -93,16 +94,17 @@ class CaseEncoder:
             Of the label map.
         pages : sequence of Page
             Of the summary, in order.
-        kinds : collection of ObjectKind
-            What somebody wants.
-        settings : Settings
-            On which further series, and what is made where nothing was found.
+        receivers : collection of Destination
+            Who gets what, and on which further series.
+        empty_seg : bool
+            Whether there is a SEG where nothing was found.
         """
         self.forget()
         seg, made = None, []
-        if found.whole_ml or settings.delivery.empty == "seg":
+        kinds = {kind for one in receivers for kind in one.kinds}
+        if found.whole_ml or empty_seg:
             seg = self.seg()
-            roles = dict.fromkeys(role for one in settings.destinations for role in one.also)
+            roles = dict.fromkeys(role for one in receivers for role in one.also)
             made = [seg, *self._forms(found, kinds, roles)]
         made.append(self.report(found, seg))
         if ObjectKind.PICTURE in kinds:

@@ -22,6 +22,7 @@ _LONG_STRING: Final = 64
 _SHORT_TEXT: Final = 1024
 _USE: Final = " - research use only"
 _SEG: Final = ("AI tumour segmentation", "AI tumour seg.", "AI seg.")
+_PER_REVISION: Final = 100  # so that no two series of a study have one number
 _NOTHING: Final = "No voxel was labelled; every frame is empty"
 
 
@@ -85,7 +86,7 @@ def identity_of(
         series_instance_uid=uid(f"{series.uid}-series"),
         dimension_organization_uid=uid(f"{series.uid}-dimensions"),
         tracking_uids={one.number: uid(f"seg-tracking-{one.number}") for one in manifest.segments},
-        series_number=series.number,
+        series_number=series.number + _PER_REVISION * (case.revision - 1),
         series_description=_described(
             series.titles, label_map, manifest, case.revision, is_bare=series.is_bare
         )

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from converters.errors import CodedError
-from converters.volume import LabelMap
+from converters.volume import LabelMap, Role
 from inference import manifest as manifests
 from inference import model as models
 from node import assemble, closing, explain, facts, folder, series_table
 from node.assemble import Close, Refuse
 from node.bar import WindowBar
-from node.cases import AssembledCase, CaseState
+from node.cases import AssembledCase, CaseState, Transport
 from node.disposition import ending_of
 from node.errors import StudyCountError
 from node.ledger import Ledger
+from node.peers import Destination, SegForm
 from node.pipeline import Parts, Pipeline, Stop, next_jobs
 from node.receive.instance import Intake, Offer
 from node.rows import CaseRow
@@ -38,17 +40,37 @@ _PICTURES = "summary-*"
 _BLOCK = 2**20
 
 
-def run(dicom_dir: Path, out: Path, settings: Settings) -> int:
-    """Segment the one study in a folder and write the results; return the exit code."""
+def run(dicom_dir: Path, out: Path, settings: Settings, forms: Destination) -> int:
+    """Segment the one study in a folder and write the results; return the exit code.
+
+    Parameters
+    ----------
+    dicom_dir : Path
+        What is below it.
+    out : Path
+        Folder for the results.
+    settings : Settings
+        As for the service; nothing is delivered or held.
+    forms : Destination
+        Which DICOM objects are made.
+    """
     out.mkdir(parents=True, exist_ok=True)
     nobody_waits = settings.delivery.model_copy(update={"hold_codes": (), "empty": "seg"})
-    settings = settings.model_copy(update={"destinations": (), "delivery": nobody_waits})
+    with_forms = settings.model.model_copy(
+        update={
+            "uncertainty": settings.model.uncertainty or forms.entropy,
+            "probabilities": settings.model.probabilities or "probabilities" in forms.seg,
+        }
+    )
+    settings = settings.model_copy(
+        update={"destinations": (), "delivery": nobody_waits, "model": with_forms}
+    )
     written: list[str] = []
     with tempfile.TemporaryDirectory(dir=out, prefix=".work-") as work:
         spool = Spool(Path(work))
         ledger = Ledger(f"sqlite:///{Path(work).absolute()}/ledger.sqlite")
         try:
-            row = _run_stages(dicom_dir, settings, spool, ledger)
+            row = _run_stages(dicom_dir, settings, spool, ledger, forms)
             if row.state is CaseState.DELIVERED:
                 written = _copy_results(spool.case_folder(row.case_id), out)
         finally:
@@ -56,16 +78,43 @@ def run(dicom_dir: Path, out: Path, settings: Settings) -> int:
     return _report(row, out, written)
 
 
+def forms_of(forms: Collection[str], also: Sequence[Role]) -> Destination:
+    """Return which objects are made beside SEG, report and pictures.
+
+    Parameters
+    ----------
+    forms : collection of str
+        ``regions``, ``labelmap``, ``probabilities``, ``entropy``, ``rtstruct``.
+    also : sequence of str
+        Roles whose series get a SEG as well.
+    """
+    beside = [form for form in get_args(SegForm) if form in forms]
+    return Destination(
+        name="out",
+        transport=Transport.FOLDER,
+        path="/",
+        seg=("labels", *beside),
+        entropy="entropy" in forms,
+        rtstruct="rtstruct" in forms,
+        pictures=True,
+        also=tuple(also),
+    )
+
+
 def _copy_results(case_folder: Path, out: Path) -> list[str]:
     """Return the names of the files that were copied."""
     names = [one for one in _RESULTS if one not in _ASKED_FOR or (case_folder / one).is_file()]
-    names += sorted(picture.name for picture in case_folder.glob(_PICTURES))
+    pictures = sorted(picture.name for picture in case_folder.glob(_PICTURES))
+    objects = sorted(one.name for one in case_folder.glob("*.dcm"))
+    names += [*pictures, *(one for one in objects if one not in (*names, *pictures))]
     for name in names:
         shutil.copy2(case_folder / name, out / name)
     return names
 
 
-def _run_stages(dicom_dir: Path, settings: Settings, spool: Spool, ledger: Ledger) -> CaseRow:
+def _run_stages(
+    dicom_dir: Path, settings: Settings, spool: Spool, ledger: Ledger, forms: Destination
+) -> CaseRow:
     manifest = manifests.load(settings.model.folder)
     intake = Intake(
         spool,
@@ -77,9 +126,7 @@ def _run_stages(dicom_dir: Path, settings: Settings, spool: Spool, ledger: Ledge
     studies = ledger.cases(CaseState.RECEIVING)
     if len(studies) != 1:
         raise StudyCountError(count=len(studies))
-    parts = Parts(
-        settings=settings, ledger=ledger, spool=spool, manifest=manifest, keeps_pictures=True
-    )
+    parts = Parts(settings=settings, ledger=ledger, spool=spool, manifest=manifest, keeps=forms)
     row = _closed(studies[0], parts)
     if row.state is CaseState.COMPLETE:
         _perform(row, parts)

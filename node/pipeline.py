@@ -95,7 +95,7 @@ class Parts:
     spool: Spool
     manifest: Manifest
     segmenter: Segmenter | None = None
-    keeps_pictures: bool = False  # as DICOM, even where no destination wants them
+    keeps: Destination | None = None  # what is made of whatever it would get, though nobody sends
     boundary: Boundary | None = None
 
 
@@ -270,8 +270,9 @@ class Pipeline:
         held_for = summary.held_for(shown, parts.settings.delivery)
         pages = pictures.draw(case, label_map, shown, parts.manifest, parts.spool)
         encoder = CaseEncoder(case, label_map, parts.manifest, parts.spool)
-        kinds = parts.settings.wanted | ({ObjectKind.PICTURE} if parts.keeps_pictures else set())
-        main, *beside = encoder.objects(found, pages, kinds, parts.settings)
+        receivers = [*parts.settings.destinations, *([parts.keeps] if parts.keeps else [])]
+        empty_seg = parts.settings.delivery.empty == "seg"
+        main, *beside = encoder.objects(found, pages, receivers, empty_seg=empty_seg)
         self._pass("encode:written")
         self._ledger.save_result(main, summary=shown, beside=beside, held_for=held_for, begun=row)
         logs.get().info("seg.encoded", case_id=row.case_id, byte_count=main.byte_count)

@@ -280,7 +280,7 @@ class WebNode:
         (folder / "entropy.nii.gz").write_bytes(b"\x1f\x8b entropy")
         (folder / "entropy.dcm").write_bytes(b"DICM entropy")
         (folder / "probabilities.nii.gz").write_bytes(b"\x1f\x8b probabilities")
-        for form in ("regions", "labelmap", "probabilities"):
+        for form in ("regions", "labelmap", "probabilities", "rtstruct", "seg-flair"):
             (folder / f"{form}.dcm").write_bytes(f"DICM {form}".encode())
         (folder / "sr.dcm").write_bytes(b"DICM report")
         (folder / "measurements.json").write_bytes(b"{}")

@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from node.errors import CaseFileAbsentError, NotReadyError, ResourceUnknownError
-from node.web import health, pictures, query, views
+from node.web import downloads, health, pictures, query, views
 from node.web.health import Health
 from node.web.query import CaseQuery
 from node.web.views import CaseView, Sources
@@ -54,7 +54,7 @@ class Api:
             Route("/api/v1/health", self.health),
             Route("/api/v1/cases", self.cases),
             Route(case, self.case),
-            Route(f"{case}/{views.PREVIEW}", self.preview),
+            Route(f"{case}/{downloads.PREVIEW}", self.preview),
             Route(f"{case}/pictures/{{name}}", self.picture),
             Route(f"{case}/files/{{name}}", self.file),
         ]
@@ -115,7 +115,7 @@ class Api:
 
     def preview(self, request: Request) -> Response:
         """Answer the picture of a case, to be shown in a page."""
-        return self._file_of(request, views.PREVIEW, disposition="inline")
+        return self._file_of(request, downloads.PREVIEW, disposition="inline")
 
     def picture(self, request: Request) -> Response:
         """Answer a picture of a case's summary, to be shown in a page.
@@ -139,18 +139,18 @@ class Api:
             The name is not on the list of files that are given out.
         """
         name = str(request.path_params["name"])
-        if name not in views.FILES:
+        if name not in downloads.files_of(self._sources.manifest.roles):
             raise ResourceUnknownError
         return self._file_of(request, name, disposition="attachment")
 
     def _file_of(self, request: Request, name: str, *, disposition: str) -> Response:
         row = self._sources.ledger.case(query.case_id_of(request))
-        path = views.case_file(self._sources.spool, row.case_id, name)
+        path = downloads.case_file(self._sources.spool, row.case_id, name)
         if not path.is_file():
             raise CaseFileAbsentError(name=name)
         return FileResponse(
             path,
-            media_type=views.FILES.get(name, "image/png"),
+            media_type=downloads.files_of(self._sources.manifest.roles).get(name, "image/png"),
             filename=f"neuroseg-{row.case_id[: views.SHORT_ID_LENGTH]}-{name}",
             content_disposition_type=disposition,
             stat_result=path.stat(),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from converters.volume import Segment
@@ -29,26 +28,12 @@ from node.reading import LedgerReader
 from node.rows import AttemptRow, CaseRow
 from node.settings import Settings
 from node.spool import Spool
-from node.web import pictures, progress
+from node.web import downloads, pictures, progress
+from node.web.downloads import FileView
 from node.web.pictures import PictureView
 from node.web.progress import AttemptView, StepView, WindowsView
 
 SHORT_ID_LENGTH = 8
-PREVIEW = "preview.png"
-FILES = {
-    "seg.dcm": "application/dicom",
-    "sr.dcm": "application/dicom",
-    "measurements.json": "application/json",
-    "regions.dcm": "application/dicom",
-    "labelmap.dcm": "application/dicom",
-    "probabilities.dcm": "application/dicom",
-    "entropy.dcm": "application/dicom",
-    "labels.nii.gz": "application/gzip",
-    "channels.nii.gz": "application/gzip",
-    "entropy.nii.gz": "application/gzip",
-    "probabilities.nii.gz": "application/gzip",
-    PREVIEW: "image/png",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,15 +91,6 @@ class ConfidenceView:
 
     name: str
     entropy: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileView:
-    """A file of the case that can be downloaded."""
-
-    name: str
-    url: str
-    byte_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,11 +182,6 @@ class CaseView:
     files: tuple[FileView, ...]
 
 
-def case_file(spool: Spool, case_id: str, name: str) -> Path:
-    """Return where a file of a case lies; unlike `Spool.case_folder` nothing is created."""
-    return spool.root / "cases" / case_id / name
-
-
 def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
     """Return what is shown of a case."""
     ledger = sources.ledger
@@ -245,7 +216,7 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         tta=(row.summary or {}).get("tta"),
         preview_url=_preview_url(sources.spool, row.case_id),
         pictures=_pictures(sources, row),
-        files=_files(sources.spool, row.case_id),
+        files=downloads.views(sources.spool, row.case_id, sources.manifest.roles),
     )
 
 
@@ -373,27 +344,14 @@ def _confidence(row: CaseRow) -> tuple[ConfidenceView, ...]:
 
 def _preview_url(spool: Spool, case_id: str) -> str | None:
     """Return the picture's address, which changes when the picture does."""
-    path = case_file(spool, case_id, PREVIEW)
+    path = downloads.case_file(spool, case_id, downloads.PREVIEW)
     if not path.is_file():
         return None
-    return f"/api/v1/cases/{case_id}/{PREVIEW}?v={path.stat().st_mtime_ns}"
+    return f"/api/v1/cases/{case_id}/{downloads.PREVIEW}?v={path.stat().st_mtime_ns}"
 
 
 def _pictures(sources: Sources, row: CaseRow) -> tuple[PictureView, ...]:
     """Return the pictures in the order of their pages: the reference series comes first."""
-    folder = case_file(sources.spool, row.case_id, PREVIEW).parent
+    folder = downloads.case_file(sources.spool, row.case_id, downloads.PREVIEW).parent
     roles = sorted(sources.manifest.roles, key=lambda role: role != row.reference_role)
     return pictures.views(row.case_id, folder, roles)
-
-
-def _files(spool: Spool, case_id: str) -> tuple[FileView, ...]:
-    paths = {name: case_file(spool, case_id, name) for name in FILES}
-    return tuple(
-        FileView(
-            name=name,
-            url=f"/api/v1/cases/{case_id}/files/{name}",
-            byte_count=path.stat().st_size,
-        )
-        for name, path in paths.items()
-        if path.is_file()
-    )

@@ -47,7 +47,9 @@ def test_a_folder_is_segmented_without_any_network(tmp_path: Path) -> None:
     files = phantom.write_study(phantom.make_study(5, size="small"), tmp_path / "study")
     (tmp_path / "study" / "notes.txt").write_text("not DICOM", encoding="utf-8")
     out = tmp_path / "out"
-    done = neuroseg("segment", str(tmp_path / "study"), "-o", str(out))
+    forms = ("regions", "labelmap", "probabilities", "entropy", "rtstruct")
+    asked_for = [word for form in forms for word in ("--form", form)] + ["--also", "flair"]
+    done = neuroseg("segment", str(tmp_path / "study"), "-o", str(out), *asked_for)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in out.iterdir()} == {
         "seg.dcm",
@@ -61,6 +63,10 @@ def test_a_folder_is_segmented_without_any_network(tmp_path: Path) -> None:
             for name in ("cover", "planes", "axial-t1gd", "axial-flair")
             for kind in ("png", "dcm")
         ),
+        *(f"{form}.dcm" for form in forms),
+        "seg-flair.dcm",
+        "entropy.nii.gz",
+        "probabilities.nii.gz",
     }
     count = sum(len(paths) for paths in files.paths.values())
     assert f"{count} instances read" in done.stdout

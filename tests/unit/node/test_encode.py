@@ -265,9 +265,10 @@ def test_every_object_of_a_revised_result_says_which_revision(
         *encoder.pictures(some_pages(), seg),
     ]
     for one in written:
-        told = pydicom.dcmread(file_of(one, spool), stop_before_pixels=True).SeriesDescription
-        assert "rev. 99" in told
-        assert len(told) <= 64
+        ds = pydicom.dcmread(file_of(one, spool), stop_before_pixels=True)
+        assert "rev. 99" in ds.SeriesDescription
+        assert len(ds.SeriesDescription) <= 64
+        assert ds.SeriesNumber in {9001 + 9800, 9002 + 9800, 9003 + 9800, 9004 + 9800, 9005 + 9800}
 
 
 def test_a_case_without_a_tumour_gets_an_object_that_says_so(

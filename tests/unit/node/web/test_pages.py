@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from converters.sequences import SeriesKey
 from node.cases import CaseState, Ending, ObjectKind, SeriesDecision
-from node.web import views
+from node.web import downloads
 from node.web.app import create_app
 from tests.web_cases import WebNode, unused
 
@@ -107,7 +107,7 @@ def test_a_delivered_case_shows_picture_volumes_and_downloads(
     pictures = [attributes for attributes in outline.all("img") if attributes.get("alt")]
     assert [client.get(str(one["src"])).status_code for one in pictures] == [200] * 5
     links = {str(one["href"]) for one in outline.all("a") if "download" in one}
-    assert len(links) == len(views.FILES) == 12
+    assert len(links) == len(downloads.files_of(["flair"])) == 14
     assert all(client.get(link).status_code == 200 for link in links)
     assert "C-STORE" in page
     assert "1.2.1" in page
