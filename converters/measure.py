@@ -198,8 +198,8 @@ def _pieces(label_map: LabelMap) -> tuple[list[_Piece], NDArray[np.int64]]:
 
 def _box(labels: NDArray[np.uint8]) -> Box | None:
     """Return the smallest box that holds every label; None where there is none."""
-    plane = labels.any(axis=0)
-    along = (labels.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0))
+    plane = np.asarray(labels.any(axis=0))
+    along = [np.asarray(one) for one in (labels.any(axis=(1, 2)), plane.any(1), plane.any(0))]
     if not plane.any():
         return None
     first = [int(any_there.argmax()) for any_there in along]

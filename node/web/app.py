@@ -24,12 +24,13 @@ from node.spool import Spool
 from node.web import guard, problems
 from node.web.api import Api
 from node.web.guard import Guard, Hosts
+from node.web.metrics import Metrics
 from node.web.pages import Pages
 from node.web.predict import Predict
 from node.web.predictions import Predictions
 from node.web.views import Sources
 
-_FOR_PROGRAMS = ("/api/", "/health", "/livez", "/readyz")
+_FOR_PROGRAMS = ("/api/", "/health", "/livez", "/readyz", "/metrics")
 
 
 def create_app(
@@ -47,6 +48,7 @@ def create_app(
     return Starlette(
         routes=[
             *Api(sources).routes(),
+            *Metrics(sources).routes(),
             *Predict(sources, queue).routes(),
             *Predictions(sources, queue).routes(),
             *pages.routes(),
