@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import safetensors
-import safetensors.torch
 from torch import Tensor
 
-from inference import read_apart, unpickle
+from inference import read_apart, tensor_files, unpickle
 from inference.errors import ModelImportError
 
 PATIENCE_S: Final = 120.0
@@ -100,9 +98,9 @@ def _digest(source: Path) -> str:
 
 def _tensors(file: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(file.read_bytes())
-    except safetensors.SafetensorError as error:
-        raise ModelImportError(reason="it is not a valid safetensors file") from error
+        return tensor_files.tensors_of(file.read_bytes())
+    except tensor_files.TensorFileError as error:
+        raise ModelImportError(reason=str(error)) from error
 
 
 def _read_apart(source: Path, target: Path) -> dict[str, Any]:

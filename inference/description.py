@@ -76,7 +76,7 @@ def read_template(file: Path | None) -> Entry:
         return {}
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = f"the template cannot be read ({type(error).__name__})"
         raise ModelImportError(reason=reason) from error
     for key in _NOT_IN_TEMPLATE:

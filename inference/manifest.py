@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -38,6 +38,7 @@ from inference.declarations import (
 from inference.errors import ModelUnusableError
 
 FILE_NAME = "model.toml"
+_MOST_BYTES: Final = 2**20
 _NAMED_KEY = re.compile(r"([a-z0-9_.]+): (.+)", re.DOTALL)
 
 Declaration = TypeVar("Declaration", bound=Table)
@@ -223,19 +224,28 @@ def load(folder: Path) -> Manifest:
 
 def read_declaration(folder: Path, file_name: str, kind: type[Declaration]) -> Declaration:
     """Return what a file of a model's folder declares; see `load` for what it raises."""
-    try:
-        content = tomllib.loads((folder / file_name).read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = f"cannot be read ({type(error).__name__})"
-        raise ModelUnusableError(field=file_name, reason=reason) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelUnusableError(field=file_name, reason=f"not valid TOML: {error}") from error
+    content = _table(folder, file_name)
     if "folder" in content:
         raise ModelUnusableError(field="folder", reason="Extra inputs are not permitted")
     try:
         return kind.model_validate({**content, "folder": folder})
     except ValidationError as error:
         raise _refusal(error) from error
+
+
+def _table(folder: Path, file_name: str) -> dict[str, Any]:
+    try:
+        with (folder / file_name).open("rb") as file:
+            encoded = file.read(_MOST_BYTES + 1)
+        if len(encoded) > _MOST_BYTES:
+            raise ModelUnusableError(field=file_name, reason=f"more than {_MOST_BYTES} bytes")
+        return tomllib.loads(encoded.decode("utf-8"))
+    except OSError as error:
+        reason = f"cannot be read ({type(error).__name__})"
+        raise ModelUnusableError(field=file_name, reason=reason) from error
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number's length
+        reason = "nested too deeply" if isinstance(error, RecursionError) else f"{error}"
+        raise ModelUnusableError(field=file_name, reason=f"not valid TOML: {reason}") from error
 
 
 def _refusal(error: ValidationError) -> ModelUnusableError:

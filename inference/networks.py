@@ -193,6 +193,7 @@ def build(network: Network) -> nn.Module:
     except (
         *(TypeError, ValueError, KeyError, IndexError, RuntimeError),
         *(AssertionError, AttributeError, NotImplementedError, ZeroDivisionError),
+        *(MemoryError, OverflowError, RecursionError),
     ) as error:
         raise ModelUnusableError(
             field="network.kwargs", reason=f"refused by {network.architecture}: {error}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import safetensors
-import safetensors.torch
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from inference import networks
+from inference import networks, tensor_files
 from inference.declarations import Network
 from inference.errors import ModelUnusableError
 
@@ -22,27 +22,27 @@ def filled(declared: Network, weights: bytes) -> nn.Module:
     ModelUnusableError
         The weights are no safetensors file or do not fit the network.
     """
+    parameters = _parameters(weights)
+    with torch.device("meta"):  # takes no memory, however much the manifest asks for
+        wanted = networks.build(declared).state_dict()
+    _check(wanted, parameters)
     network = networks.build(declared)
-    _fill(network, _parameters(weights))
+    network.load_state_dict(parameters, strict=True)
     return network.eval()
 
 
 def _parameters(content: bytes) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise ModelUnusableError(
-            field="weights.format", reason=f"not a safetensors file: {error}"
-        ) from error
+        return tensor_files.tensors_of(content)
+    except tensor_files.TensorFileError as error:
+        raise ModelUnusableError(field="weights.format", reason=str(error)) from error
 
 
-def _fill(network: nn.Module, parameters: dict[str, Tensor]) -> None:
-    wanted = network.state_dict()
+def _check(wanted: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
     _refuse("missing", wanted.keys() - parameters.keys())
     _refuse("unexpected", parameters.keys() - wanted.keys())
     _refuse("of another shape", {k for k, v in wanted.items() if v.shape != parameters[k].shape})
     _refuse("not finite", {k for k, v in parameters.items() if not torch.isfinite(v).all()})
-    network.load_state_dict(parameters, strict=True)
 
 
 def _refuse(what: str, names: set[str]) -> None:

@@ -123,6 +123,7 @@ def run_web(settings: Settings) -> None:
 
     from node.housekeeping import Housekeeper
     from node.prediction_queue import PredictionQueue
+    from node.web import serving
     from node.web.app import create_app
 
     stopping = _stop_signal()
@@ -138,22 +139,15 @@ def run_web(settings: Settings) -> None:
     port = int(listener.getsockname()[1])
     beat = _beating(ledger, settings, "web", {"port": port})
     logs.get().info("role.started", port=port, address=settings.web.host)
-    config = uvicorn.Config(
-        create_app(ledger, spool, settings, manifest),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(serving.config(create_app(ledger, spool, settings, manifest)))
     keeping = Ticker("housekeeper", _KEEP_S, housekeeper.look)
     keeping.start()
     # In a thread of its own it leaves the signals to us, as in the other roles.
-    serving = threading.Thread(target=server.run, args=([listener],), name="web")
-    serving.start()
+    thread = threading.Thread(target=server.run, args=([listener],), name="web")
+    thread.start()
     stopping.wait()
     server.should_exit = True
-    serving.join()
+    thread.join()
     keeping.stop()
     beat.stop()
     ledger.close()

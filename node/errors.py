@@ -302,6 +302,12 @@ class UploadSlowError(NodeError):
     advice = "Send the file over a better connection, or raise silence_s, patience_s of [predict]."
 
 
+class RequestSlowError(NodeError):
+    code = "REQUEST_SLOW"
+    sentence = "the head of the request was not whole after {seconds:.0f} s"
+    advice = "Send the request again over a better connection."
+
+
 class PredictionQueueFullError(NodeError):
     code = "PREDICTION_QUEUE_FULL"
     sentence = "{waiting} predictions wait already, at most {limit} may"

@@ -91,6 +91,10 @@ def _with_role(
     return event
 
 
+_QUOTING = ("nibabel.global",)
+"""Loggers that write to stderr by handlers of their own, and quote the file they read."""
+
+
 class _LibraryHandler(logging.Handler):
     """Report that a library complained, and where, without its words."""
 
@@ -130,6 +134,8 @@ def configure(*, level: str = "INFO", role: str = "main", strict: bool = False) 
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
+    for name in _QUOTING:
+        logging.getLogger(name).disabled = True
     warnings.showwarning = _warned  # type: ignore[assignment]
 
 

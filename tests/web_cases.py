@@ -38,6 +38,7 @@ from node.ledger import Ledger
 from node.peers import Destination
 from node.settings import Settings
 from node.spool import Spool
+from node.web import serving
 from node.web.app import create_app
 
 MODEL_FOLDER = Path(__file__).parent.parent / "models" / "demo-glioma"
@@ -397,7 +398,7 @@ def served(app: Starlette) -> Iterator[str]:
     """Serve an application on a free port of the loopback; yield its address."""
     # The socket listens before the server runs: whoever connects at once waits in its backlog.
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    server = uvicorn.Server(serving.config(app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="web")
     thread.start()
     try:

@@ -25,38 +25,17 @@ from pynetdicom.presentation import PresentationContext
 
 from node import logs, reports
 from node.dimse import Command, CommandSet, Status, store_response
-from node.errors import (
-    InstanceConflictError,
-    InstanceMismatchError,
-    InstanceTooLargeError,
-    InstanceUnreadableError,
-    LedgerUnavailableError,
-    NodeError,
-    SopClassUnsupportedError,
-    SpoolFullError,
-    SpoolUnwritableError,
-)
+from node.errors import InstanceUnreadableError, NodeError, SopClassUnsupportedError
 from node.receive.dataset import checked_uid
 from node.receive.instance import IncomingInstance, Intake, Offer
-from node.receive.transport import WAIT_S, UpperLayer, WaitingSocket
+from node.receive.statuses import status_of
+from node.receive.transport import WAIT_S, Pace, UpperLayer, WaitingSocket
 from node.reports import PUSH_MODEL
 
 if TYPE_CHECKING:
     from pynetdicom.ae import ApplicationEntity
 
 _config.LOG_HANDLER_LEVEL = "none"  # the library would format every PDU, AE titles included
-
-STATUSES: tuple[tuple[type[NodeError], Status], ...] = (
-    (SpoolFullError, Status.OUT_OF_RESOURCES),
-    (SpoolUnwritableError, Status.OUT_OF_RESOURCES),
-    (LedgerUnavailableError, Status.OUT_OF_RESOURCES),
-    (InstanceTooLargeError, Status.OUT_OF_RESOURCES),
-    (InstanceMismatchError, Status.DATA_SET_MISMATCH),
-    (InstanceConflictError, Status.CONTENT_CONFLICT),
-    (InstanceUnreadableError, Status.CANNOT_UNDERSTAND),
-    (SopClassUnsupportedError, Status.SOP_CLASS_NOT_SUPPORTED),
-)
-"""The one place that says which failure a peer is answered with which status."""
 
 _MAX_COMMAND_BYTES = 2**16
 _MAX_REPORT_BYTES = 2**20  # 5,000 objects; a case has a dozen
@@ -65,14 +44,6 @@ _PDV_OVERHEAD = 6  # item length, context id and message control header count as
 _AE_TITLE_LENGTH = 16
 _VERIFICATION = "1.2.840.10008.1.1"
 _LOCAL_LIMIT_EXCEEDED = 2, 3, 2  # PS3.8 Table 9-21: transient, by the presentation layer
-
-
-def status_of(error: NodeError) -> Status:
-    """Return the status that a peer is answered when its instance meets `error`."""
-    for kind, status in STATUSES:
-        if isinstance(error, kind):
-            return status
-    return Status.PROCESSING_FAILURE
 
 
 def calling_ae_title(assoc: Association) -> str:
@@ -128,6 +99,7 @@ class _Messages(DIMSEServiceProvider):
         self._command = bytearray()
         self._store: _Store | None = None
         self._report: _Report | None = None
+        self._pace = Pace()
         self.stored_count = 0
         self.stored_bytes = 0
         self.study_instance_uids: set[str] = set()
@@ -149,6 +121,8 @@ class _Messages(DIMSEServiceProvider):
         try:
             for context_id, fragment in primitive.presentation_data_value_list:
                 self._receive(context_id, fragment)
+                if not (self._store or self._report or self._command):
+                    self._pace.restart()
         except _ProtocolError as error:
             logs.get().warning("association.violated", reason=str(error))
             self.discard()
@@ -164,6 +138,8 @@ class _Messages(DIMSEServiceProvider):
     def _receive(self, context_id: int, fragment: bytes) -> None:
         if not fragment:
             raise _ProtocolError("a fragment without a control header")
+        if self._pace.is_too_slow(len(fragment), self.assoc.network_timeout):
+            raise _ProtocolError("a message that hardly moves")
         content = memoryview(fragment)[1:]
         is_last = bool(fragment[0] & _IS_LAST)
         if fragment[0] & _IS_COMMAND:
@@ -324,6 +300,7 @@ class StoreAssociation(Association):
         super().__init__(ae, MODE_ACCEPTOR)
         upper_layer = UpperLayer(self)
         self._intake = intake
+        self._is_dropped = False
         self._messages = _Messages(self, upper_layer, intake)
         self.dimse = self._messages
         self.dul = upper_layer
@@ -383,13 +360,26 @@ class StoreAssociation(Association):
         save = partial(self._intake.reported, ae_title=calling_ae_title(self))
         return reports.answer(lambda: event.event_information, save), None
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is open and nobody has asked for an association over it yet."""
+        return self.requestor.primitive is None and not self._is_dropped
+
+    def drop(self) -> None:
+        """Close a connection over which nothing was asked."""
+        self._is_dropped = True
+        self._shut_down(socket.SHUT_RDWR)
+
     def hang_up(self) -> None:
         """End the association at once: abort, and do not wait for the peer."""
         self.abort(block=False)
+        self._shut_down(socket.SHUT_RD)  # wakes a thread in mid-PDU
+
+    def _shut_down(self, how: int) -> None:
         sock = self.dul.socket
         if sock is not None and sock.socket is not None:
             with suppress(OSError):  # the peer was faster
-                sock.socket.shutdown(socket.SHUT_RD)  # wakes a thread in mid-PDU
+                sock.socket.shutdown(how)
 
 
 def _log_rejection(event: evt.Event) -> None:

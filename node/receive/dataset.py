@@ -11,16 +11,11 @@ DICOM PS3.5 7.1 (data elements), 7.5 (nested data sets), A.4 (encapsulation), A.
 
 from __future__ import annotations
 
-import mmap
 import re
 import struct
-import zlib
 from dataclasses import dataclass
-from typing import NoReturn, Protocol, TypeAlias
 
-from node.errors import InstanceTooLargeError, InstanceUnreadableError
-
-Encoded: TypeAlias = bytes | mmap.mmap
+from node.receive.encoded import Encoded, Inflated, Plain, Source, refuse
 
 _IDENTIFIERS = {
     0x00080016: "SOPClassUID",
@@ -33,14 +28,15 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DELIMITER_GROUP = 0xFFFE
 _UNDEFINED = 0xFFFFFFFF
 _HEADER_LENGTH = 8
+_NO_LENGTH = -1
 
 _UID = re.compile(rb"[0-9]+(\.[0-9]+)*")
 _MAX_UID_LENGTH = 64
 _MAX_PADDING = 2
 
 _MAX_DEPTH = 64  # of sequences in sequences; readers that recurse must survive what we accept
+_MAX_LEVELS = 2 * _MAX_DEPTH  # sequences and their items
 _MAX_ELEMENTS = 2_000_000  # a deflated megabyte can hold 130 million empty elements
-_BLOCK = 2**16
 
 _SHORT_VRS = frozenset(
     vr.encode()
@@ -85,9 +81,9 @@ def checked_uid(value: bytes, keyword: str) -> str:
     """
     text = value.rstrip(b"\0 ")
     if not text:
-        _refuse(f"{keyword} is missing or empty")
+        refuse(f"{keyword} is missing or empty")
     if len(text) > _MAX_UID_LENGTH or not _UID.fullmatch(text):
-        _refuse(f"{keyword} is not a UID")
+        refuse(f"{keyword} is not a UID")
     return text.decode("ascii")
 
 
@@ -114,11 +110,11 @@ def read_identifiers(
     InstanceTooLargeError
         It inflates to more than the limit.
     """
-    source: _Source
+    source: Source
     if transfer_syntax_uid in _DEFLATED_SYNTAXES:
-        source = _Inflated(data, start, limit_bytes)
+        source = Inflated(data, start, limit_bytes)
     else:
-        source = _Plain(data, start)
+        source = Plain(data, start)
     found = _Walk(source).top_level(_encoding_of(transfer_syntax_uid))
     values = {
         keyword: checked_uid(found.get(tag, b""), keyword) for tag, keyword in _IDENTIFIERS.items()
@@ -131,98 +127,6 @@ def read_identifiers(
     )
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise InstanceUnreadableError(reason=reason)
-
-
-class _Source(Protocol):
-    def read(self, count: int) -> bytes: ...
-    def skip(self, count: int) -> None: ...
-    def is_at_end(self) -> bool: ...
-
-
-class _Plain:
-    """A data set that lies in memory as it is."""
-
-    def __init__(self, data: Encoded, start: int) -> None:
-        self._data = data
-        self._position = start
-        self._end = len(data)
-
-    def read(self, count: int) -> bytes:
-        begin = self._position
-        self.skip(count)
-        return self._data[begin : self._position]
-
-    def skip(self, count: int) -> None:
-        self._position += count
-        if self._position > self._end:
-            _refuse("the data set is truncated")
-
-    def is_at_end(self) -> bool:
-        return self._position == self._end
-
-
-class _Inflated:
-    """A deflated data set, inflated block by block and never held whole."""
-
-    def __init__(self, data: Encoded, start: int, limit_bytes: int) -> None:
-        self._data = data
-        self._position = start
-        self._limit_bytes = limit_bytes
-        self._total = 0
-        self._block = b""
-        self._at = 0
-        self._decoder = zlib.decompressobj(-zlib.MAX_WBITS)
-
-    def read(self, count: int) -> bytes:
-        while len(self._block) - self._at < count:
-            self._require(self._inflate())
-        begin = self._at
-        self._at += count
-        return self._block[begin : self._at]
-
-    def skip(self, count: int) -> None:
-        while (held := len(self._block) - self._at) < count:
-            count -= held
-            self._at = len(self._block)
-            self._require(self._inflate())
-        self._at += count
-
-    def is_at_end(self) -> bool:
-        return self._at == len(self._block) and not self._inflate()
-
-    @staticmethod
-    def _require(is_more: bool) -> None:  # noqa: FBT001 - a condition, not an option
-        if not is_more:
-            _refuse("the data set is truncated")
-
-    def _inflate(self) -> bool:
-        """Inflate another block behind what is not yet read; False at the end of the stream."""
-        while not self._decoder.eof:
-            piece = self._decoder.unconsumed_tail or self._next_piece()
-            try:
-                block = self._decoder.decompress(piece, _BLOCK)
-            except zlib.error as error:
-                raise InstanceUnreadableError(reason="the deflated data set is damaged") from error
-            if block:
-                self._count(len(block))
-                self._block, self._at = self._block[self._at :] + block, 0
-                return True
-            self._require(bool(piece) or self._decoder.eof)
-        return False
-
-    def _next_piece(self) -> bytes:
-        begin = self._position
-        self._position = min(begin + _BLOCK, len(self._data))
-        return self._data[begin : self._position]
-
-    def _count(self, length: int) -> None:
-        self._total += length
-        if self._total > self._limit_bytes:
-            raise InstanceTooLargeError(limit_bytes=self._limit_bytes)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Encoding:
     """How the header of a data element is laid out."""
@@ -231,6 +135,7 @@ class _Encoding:
     implicit: struct.Struct  # group, element, 32 bit length; also of every item and delimiter
     explicit: struct.Struct  # group, element, VR, 16 bit length
     long_length: struct.Struct
+    item: bytes  # tag of an item
 
 
 def _encoding(order: str, *, is_implicit: bool) -> _Encoding:
@@ -239,6 +144,7 @@ def _encoding(order: str, *, is_implicit: bool) -> _Encoding:
         struct.Struct(f"{order}HHL"),
         struct.Struct(f"{order}HH2sH"),
         struct.Struct(f"{order}L"),
+        struct.pack(f"{order}HH", _ITEM >> 16, _ITEM & 0xFFFF),
     )
 
 
@@ -253,10 +159,19 @@ def _encoding_of(transfer_syntax_uid: str) -> _Encoding:
     return _EXPLICIT_BIG if transfer_syntax_uid in _BIG_ENDIAN_SYNTAXES else _EXPLICIT_LITTLE
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Level:
+    """A sequence, or an item of one, that is being passed; `end` where its length is said."""
+
+    encoding: _Encoding
+    is_item: bool
+    end: int | None
+
+
 class _Walk:
     """One way through a data set."""
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
         self._element_count = 0
 
@@ -266,12 +181,16 @@ class _Walk:
         found: dict[int, bytes] = {}
         while not source.is_at_end():
             tag, vr, length = self._header(encoding)
+            if length == _NO_LENGTH:
+                refuse("the data set has an element without a value representation")
             if tag < _FIRST_TAG or tag >> 16 == _DELIMITER_GROUP:
-                _refuse("the data set has an element that belongs elsewhere")
+                refuse("the data set has an element that belongs elsewhere")
             if tag in _IDENTIFIERS:
                 found[tag] = self._identifier(tag, length, is_known=tag in found)
-            elif length == _UNDEFINED:
-                self._skip_nested(_within(encoding, vr))
+            elif self._may_nest(encoding, vr, length, level_count=0):
+                self._skip_nested(
+                    _Level(_within(encoding, vr), is_item=False, end=self._end_of(length))
+                )
             else:
                 source.skip(length)
         return found
@@ -279,16 +198,19 @@ class _Walk:
     def _identifier(self, tag: int, length: int, *, is_known: bool) -> bytes:
         keyword = _IDENTIFIERS[tag]
         if is_known:
-            _refuse(f"{keyword} occurs twice")
+            refuse(f"{keyword} occurs twice")
         if length > _MAX_UID_LENGTH + _MAX_PADDING:
-            _refuse(f"{keyword} is not a UID")
+            refuse(f"{keyword} is not a UID")
         return self._source.read(length)
 
     def _header(self, encoding: _Encoding) -> tuple[int, bytes, int]:
-        """Return tag, VR (empty where none is encoded) and length of the next element."""
+        """Return tag, VR (empty where none is encoded) and length of the next element.
+
+        `_NO_LENGTH` where a VR should stand and none does.
+        """
         self._element_count += 1
         if self._element_count > _MAX_ELEMENTS:
-            _refuse(f"the data set has more than {_MAX_ELEMENTS} elements")
+            refuse(f"the data set has more than {_MAX_ELEMENTS} elements")
         header = self._source.read(_HEADER_LENGTH)
         group, element, length = encoding.implicit.unpack(header)
         tag = group << 16 | element
@@ -298,28 +220,76 @@ class _Walk:
         if vr not in _SHORT_VRS:
             # PS3.5 7.1.2: every other VR, those to come included, has a 32 bit length
             if not (vr.isalpha() and vr.isupper()):
-                _refuse("the data set has an element without a value representation")
+                return tag, vr, _NO_LENGTH
             (length,) = encoding.long_length.unpack(self._source.read(4))
         return tag, vr, length
 
-    def _skip_nested(self, encoding: _Encoding) -> None:
-        """Pass a sequence, or encapsulated pixels, of undefined length."""
-        open_levels: list[tuple[_Encoding, bool]] = [(encoding, False)]  # (encoding, is an item)
-        while open_levels:
-            if len(open_levels) > 2 * _MAX_DEPTH:
-                _refuse(f"sequences are nested more than {_MAX_DEPTH} deep")
-            encoding, is_item = open_levels[-1]
-            tag, vr, length = self._header(encoding)
-            if tag == (_ITEM_END if is_item else _SEQUENCE_END):
-                open_levels.pop()
-            elif (tag >> 16 == _DELIMITER_GROUP) if is_item else tag != _ITEM:
-                _refuse("a sequence of the data set is damaged")
-            elif length != _UNDEFINED:
-                self._source.skip(length)
-            else:
-                open_levels.append(
-                    (encoding if not is_item else _within(encoding, vr), not is_item)
-                )
+    def _may_nest(self, encoding: _Encoding, vr: bytes, length: int, level_count: int) -> bool:
+        """Say whether an element has to be looked into: it may be nested deeper than is allowed.
+
+        What is shorter than the headers of so many levels cannot be. Without a VR the value tells.
+        """
+        if length == _UNDEFINED:
+            return True
+        if length < (_MAX_LEVELS - level_count) * _HEADER_LENGTH:
+            return False
+        if vr == b"SQ":
+            return True
+        item = _within(encoding, vr).item
+        return vr in (b"", b"UN") and self._source.peek(len(item)) == item
+
+    def _end_of(self, length: int) -> int | None:
+        return None if length == _UNDEFINED else self._source.position + length
+
+    def _skip_nested(self, outermost: _Level) -> None:
+        """Pass a sequence, or encapsulated pixels.
+
+        A sequence without a length has to be whole: where else would it end. One that has a length
+        and is damaged within ends where it says, and only its reader is the worse for it.
+        """
+        levels = [outermost]
+        while levels:
+            if len(levels) > _MAX_LEVELS:
+                refuse(f"sequences are nested more than {_MAX_DEPTH} deep")
+            level = levels[-1]
+            left = None if level.end is None else level.end - self._source.position
+            if left == 0:
+                levels.pop()
+            elif (left is not None and left < _HEADER_LENGTH) or not self._step(levels, level):
+                self._skip_damaged(levels)
+
+    def _step(self, levels: list[_Level], level: _Level) -> bool:
+        """Pass the next header; False where there should be another."""
+        tag, vr, length = self._header(level.encoding)
+        if tag == (_ITEM_END if level.is_item else _SEQUENCE_END):
+            levels.pop()
+            return level.end is None
+        is_delimiter = tag >> 16 == _DELIMITER_GROUP
+        if length == _NO_LENGTH or (is_delimiter if level.is_item else tag != _ITEM):
+            return False
+        known = [one.end for one in levels if one.end is not None]
+        if known and length != _UNDEFINED and length > min(known) - self._source.position:
+            return False
+        if not level.is_item:
+            is_deep = length >= (_MAX_LEVELS - len(levels)) * _HEADER_LENGTH  # or undefined
+            encoding = level.encoding
+        else:
+            is_deep = self._may_nest(level.encoding, vr, length, len(levels))
+            encoding = _within(level.encoding, vr)
+        if is_deep:
+            levels.append(_Level(encoding, not level.is_item, self._end_of(length)))
+        else:
+            self._source.skip(length)
+        return True
+
+    def _skip_damaged(self, levels: list[_Level]) -> None:
+        """Go to the end of the outermost level that has one."""
+        at = next((at for at, one in enumerate(levels) if one.end is not None), None)
+        end = None if at is None else levels[at].end
+        if at is None or end is None or end < self._source.position:
+            refuse("a sequence of the data set is damaged")
+        del levels[at:]
+        self._source.skip(end - self._source.position)
 
 
 def _within(encoding: _Encoding, vr: bytes) -> _Encoding:

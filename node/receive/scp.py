@@ -20,6 +20,7 @@ from pynetdicom import (
     AllStoragePresentationContexts,
     VerificationPresentationContexts,
 )
+from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import AssociationServer, RequestHandler
 
@@ -105,13 +106,23 @@ class _Server(AssociationServer):
         return [one for one in self.active_associations if isinstance(one, StoreAssociation)]
 
     def verify_request(self, request: object, client_address: object) -> bool:
-        """Return whether another connection may be held; a flood is not."""
+        """Return whether another connection may be held; a flood is not.
+
+        Where there are too many, the one that has been silent longest since it was opened makes
+        room: a peer asks at once, and must not wait until a port scanner's connections have
+        timed out.
+        """
         del request, client_address
+        held = self.associations
         limit = self.ae.maximum_associations + _SPARE_CONNECTIONS
-        is_room = len(self.active_associations) < limit
-        if not is_room:
-            logs.get().warning("association.rejected", reason="too many connections")
-        return is_room
+        if len(held) < limit:
+            return True
+        silent = [one for one in held if one.is_silent]
+        if silent and len(held) < 2 * limit:  # those that were dropped end on their own threads
+            silent[0].drop()
+            return True
+        logs.get().warning("association.rejected", reason="too many connections")
+        return False
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Log that a connection was lost while it was being accepted."""
@@ -122,6 +133,16 @@ class _Server(AssociationServer):
         """Stop accepting and free the port."""
         BaseServer.shutdown(self)
         self.server_close()
+
+
+class _Entity(AE):
+    """Ours; a connection that has not asked for an association yet takes nobody's place."""
+
+    @property
+    def active_associations(self) -> list[Association]:
+        """Return the associations that the library holds against `maximum_associations`."""
+        held = super().active_associations
+        return [one for one in held if not (isinstance(one, StoreAssociation) and one.is_silent)]
 
 
 class StorageScp:
@@ -194,7 +215,7 @@ class StorageScp:
     def _entity(self) -> AE:
         receive = self._settings
         idle_s = receive.idle_timeout_s or None  # 0 waits for ever
-        entity = AE(receive.ae_title)
+        entity = _Entity(receive.ae_title)
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         entity.maximum_pdu_size = receive.max_pdu_bytes

@@ -13,7 +13,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from pynetdicom.association import Association
@@ -30,6 +30,7 @@ _ASSOCIATE_RQ = 0x01
 _AE_TITLES = slice(10, 42)  # PS3.8 Table 9-11: called, then calling, 16 bytes each
 _AE_TITLE_LENGTH = 16
 _FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
+_LEAST_BYTES_A_SECOND = 1024
 _MAX_OTHER_PDU_BYTES = 2**20  # an A-ASSOCIATE-RQ of 128 contexts in all syntaxes has 0.2 MB
 
 
@@ -46,6 +47,38 @@ def legible_ae_titles(encoded: bytes) -> bytes:
     )
     titles = legible[:_AE_TITLE_LENGTH], legible[_AE_TITLE_LENGTH:]
     return b"".join(title if title.strip() else b"?".ljust(len(title)) for title in titles)
+
+
+class Pace:
+    """How fast a message comes: a peer that sends a byte now and then is never idle."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began: float | None = None
+        self._byte_count = 0
+
+    def restart(self) -> None:
+        """Let the next fragment begin a message."""
+        self._began = None
+
+    def is_too_slow(self, byte_count: int, patience_s: float | None) -> bool:
+        """Return whether a message of which more has come will take for ever.
+
+        Parameters
+        ----------
+        byte_count : int
+            What has come now.
+        patience_s : float or None
+            How long a peer may be silent. Beyond it a message needs a kilobyte a second, a
+            hundredth of what the slowest link brings; None waits for ever.
+        """
+        now = self._clock()
+        if self._began is None:
+            self._began, self._byte_count = now, 0
+        self._byte_count += byte_count
+        if patience_s is None:
+            return False
+        return self._byte_count < (now - self._began - patience_s) * _LEAST_BYTES_A_SECOND
 
 
 class WaitingSocket(AssociationSocket):
@@ -82,7 +115,10 @@ class WaitingSocket(AssociationSocket):
         received = bytearray(nr_bytes)
         view = memoryview(received)
         count = 0
-        deadline = None if self._pdu_timeout_s is None else time.monotonic() + self._pdu_timeout_s
+        patience_s = self._pdu_timeout_s
+        if not self.assoc.is_established:  # the timer of the request does not run in mid-PDU
+            patience_s = self.assoc.acse_timeout
+        deadline = None if patience_s is None else time.monotonic() + patience_s
         while count < nr_bytes:
             sock.settimeout(None if deadline is None else max(deadline - time.monotonic(), 0.001))
             piece = sock.recv_into(view[count:])

@@ -498,8 +498,8 @@ def test_port_probes_do_not_use_up_the_connections(tmp_path: Path) -> None:
 def test_a_flood_of_silent_connections_is_limited_and_passes(tmp_path: Path) -> None:
     with Door(tmp_path, max_associations=2, idle_timeout_s=1.0) as door:
         silent = [socket.create_connection(("127.0.0.1", door.port), 5) for _ in range(40)]
-        assert len(_association_threads()) <= 12
-        assert wait_until(lambda: _is_open(door), 10, "an association")
+        assert len(_association_threads()) <= 24  # those that made room may still be ending
+        assert _is_open(door)
         for connection in silent:
             connection.close()
 

@@ -200,7 +200,18 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
     assert caught.value.evidence["field"] == "model.toml"
 
 
-@pytest.mark.parametrize("content", [b"id = ", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"id = ",
+        b"\xff\xfe",
+        b"id = " + b"[" * 5000,
+        b"id = " + b"{a = " * 3000,
+        b"id = " + b"9" * 5000,
+        b"#" * (2**20 + 1),
+    ],
+    ids=["empty value", "not UTF-8", "nested lists", "nested tables", "endless number", "large"],
+)
 def test_a_manifest_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.toml").write_bytes(content)
     with pytest.raises(ModelUnusableError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -14,8 +15,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from inference import manifest, model
-from inference.errors import ModelUnusableError
+from inference import checkpoints, manifest, model
+from inference.errors import ModelImportError, ModelUnusableError
 
 Change: TypeAlias = Callable[[dict[str, Tensor]], object]
 
@@ -78,6 +79,34 @@ def test_weights_of_another_digest_are_not_read(folder: Path) -> None:
 def test_weights_of_another_format_are_refused(folder: Path) -> None:
     give_weights(folder, b"\x80\x04 a pickle, perhaps")
     assert field_of_refusal(folder)[0] == "weights.format"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "byte_count"),
+    [
+        *(("F8_E8M0", [8], 8), ("F4", [8], 4), ("F6_E2M3", [8], 6)),  # torch has no such type
+        *(("F8_E4M3", [8], 8), ("C64", [8], 64), ("U64", [8], 64)),  # nor operations on these
+        *(("F32", [0, 2**63], 0), ("F32", [1] * 100, 4), ("F32", [2**62, 4], 0)),
+    ],
+)
+def test_a_tensor_that_no_network_has_is_refused(
+    folder: Path, dtype: str, shape: list[int], byte_count: int
+) -> None:
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, byte_count]}
+    header = json.dumps({"head.bias": entry}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(byte_count)
+    give_weights(folder, content)
+    assert field_of_refusal(folder)[0] == "weights.format"
+    (folder / "x.safetensors").write_bytes(content)
+    with pytest.raises(ModelImportError):
+        checkpoints.read(folder / "x.safetensors")
+
+
+def test_a_network_larger_than_its_weights_takes_no_memory(folder: Path) -> None:
+    text = (folder / "model.toml").read_text(encoding="utf-8")
+    (line,) = [one for one in text.splitlines() if one.startswith("channels = ")]
+    (folder / "model.toml").write_text(text.replace(line, "channels = [60000, 60000]"), "utf-8")
+    assert field_of_refusal(folder)[0] == "weights.file"  # a real one would have 2.8 TB
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,53 @@ def test_deep_nesting_is_refused() -> None:
         _read(level * 5000)
 
 
+def _nest(depth: int, vr: bytes, item_length: int | None = None) -> bytes:
+    """Return sequences of known length in one another; without a VR they are implicit."""
+    value = b""
+    for _ in range(depth):
+        length = len(value) if item_length is None else item_length
+        value = struct.pack("<HHL", 0xFFFE, 0xE000, length) + value
+        head = (
+            struct.pack("<HH2sH", 0x0040, 0xA730, vr, 0) if vr else struct.pack("<HH", 64, 0xA730)
+        )
+        value = head + struct.pack("<L", len(value)) + value
+    return value
+
+
+@pytest.mark.parametrize("depth", [65, 500, 10_000])
+@pytest.mark.parametrize("vr", [b"SQ", b"UN", b""])
+def test_nesting_of_known_lengths_is_refused_as_well(vr: bytes, depth: int) -> None:
+    """Whoever reads such a sequence later would have to recurse."""
+    nest = _nest(depth, b"" if vr == b"UN" else vr)
+    if vr == b"UN":  # its value is implicit
+        nest = struct.pack("<HH2sHL", 0x0040, 0xA730, vr, 0, len(nest) - 8) + nest[8:]
+    with pytest.raises(InstanceUnreadableError, match="nested"):
+        read_identifiers(
+            encoded(make_instance(), is_implicit=not vr) + nest,
+            ImplicitVRLittleEndian if not vr else ExplicitVRLittleEndian,
+            limit_bytes=2**30,
+        )
+
+
+@pytest.mark.parametrize("vr", [b"SQ", b""])
+def test_nesting_that_readers_survive_is_passed(vr: bytes) -> None:
+    ds = make_instance()
+    data = encoded(ds, is_implicit=not vr) + _nest(64, vr)
+    syntax = ImplicitVRLittleEndian if not vr else ExplicitVRLittleEndian
+    found = read_identifiers(data, syntax, limit_bytes=2**30)
+    assert found.sop_instance_uid == ds.SOPInstanceUID
+
+
+@pytest.mark.parametrize("inside", [bytes(3000), b"\xff" * 3000, _nest(40, b"SQ", 2**31) * 3])
+def test_a_damaged_sequence_of_known_length_ends_where_it_says(inside: bytes) -> None:
+    """Scanners write such sequences; the image is none the worse for them."""
+    ds = make_instance()
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, len(inside)) + inside
+    sequence = struct.pack("<HH2sHL", 0x7FF1, 0x10, b"SQ", 0, len(item)) + item
+    found = read_identifiers(encoded(ds) + sequence * 2, ExplicitVRLittleEndian, limit_bytes=2**30)
+    assert found.sop_instance_uid == ds.SOPInstanceUID
+
+
 @pytest.mark.parametrize("inside", [_ITEM_END, _SEQUENCE_END[:4] + b"\1\0\0\0" + _ITEM])
 def test_delimiters_in_the_wrong_place_are_refused(inside: bytes) -> None:
     data = _long((0x0040, 0xA730), b"SQ", 0xFFFFFFFF) + inside
