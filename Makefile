@@ -5,6 +5,7 @@
 # make bench-engine     speed, memory and labels of the engine against the plain MONAI call
 # make bench-sequences  which sequence each series is: accuracy on labelled headers
 # make eval-demo        accuracy, seconds and memory of the demonstration model (QUICK=1: a look)
+# make fuzz            hostile input by the thousand at every door (INPUTS=10000, DOOR=dicom)
 # make clean       remove the environment and everything that was written here
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -12,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALL := $(RUN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: demo serve test check lint bench bench-engine bench-sequences eval-demo tools clean
+.PHONY: demo serve test check lint bench bench-engine bench-sequences eval-demo fuzz tools clean
 .DEFAULT_GOAL := help
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -64,6 +65,9 @@ bench-sequences: $(VENV)/.test
 
 eval-demo: $(VENV)/.test
 	$(RUN)/python -m scripts.evaluate_demo_model $(if $(QUICK),--quick,--record)
+
+fuzz: $(VENV)/.test
+	$(RUN)/python -m tests.fuzz --inputs $(or $(INPUTS),10000) $(if $(DOOR),--door $(DOOR))
 
 clean:
 	rm -rf $(VENV) var build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

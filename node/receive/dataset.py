@@ -36,6 +36,7 @@ _MAX_PADDING = 2
 
 _MAX_DEPTH = 64  # of sequences in sequences; readers that recurse must survive what we accept
 _MAX_LEVELS = 2 * _MAX_DEPTH  # sequences and their items
+_LOOKED_INTO = _MAX_LEVELS * 8  # what is shorter cannot hold the headers of so many levels
 _MAX_ELEMENTS = 2_000_000  # a deflated megabyte can hold 130 million empty elements
 
 _SHORT_VRS = frozenset(
@@ -161,11 +162,15 @@ def _encoding_of(transfer_syntax_uid: str) -> _Encoding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Level:
-    """A sequence, or an item of one, that is being passed; `end` where its length is said."""
+    """A sequence, or an item of one, that is being passed.
+
+    `end` where its length is said, `bound` is the end of the innermost of which that is so.
+    """
 
     encoding: _Encoding
     is_item: bool
     end: int | None
+    bound: int | None
 
 
 class _Walk:
@@ -187,10 +192,9 @@ class _Walk:
                 refuse("the data set has an element that belongs elsewhere")
             if tag in _IDENTIFIERS:
                 found[tag] = self._identifier(tag, length, is_known=tag in found)
-            elif self._may_nest(encoding, vr, length, level_count=0):
-                self._skip_nested(
-                    _Level(_within(encoding, vr), is_item=False, end=self._end_of(length))
-                )
+            elif length >= _LOOKED_INTO and self._may_nest(encoding, vr, length, level_count=0):
+                end = self._end_of(length)
+                self._skip_nested(_Level(_within(encoding, vr), is_item=False, end=end, bound=end))
             else:
                 source.skip(length)
         return found
@@ -267,8 +271,8 @@ class _Walk:
         is_delimiter = tag >> 16 == _DELIMITER_GROUP
         if length == _NO_LENGTH or (is_delimiter if level.is_item else tag != _ITEM):
             return False
-        known = [one.end for one in levels if one.end is not None]
-        if known and length != _UNDEFINED and length > min(known) - self._source.position:
+        bound = level.bound
+        if bound is not None and _UNDEFINED != length > bound - self._source.position:
             return False
         if not level.is_item:
             is_deep = length >= (_MAX_LEVELS - len(levels)) * _HEADER_LENGTH  # or undefined
@@ -277,7 +281,8 @@ class _Walk:
             is_deep = self._may_nest(level.encoding, vr, length, len(levels))
             encoding = _within(level.encoding, vr)
         if is_deep:
-            levels.append(_Level(encoding, not level.is_item, self._end_of(length)))
+            end = self._end_of(length)
+            levels.append(_Level(encoding, not level.is_item, end, bound if end is None else end))
         else:
             self._source.skip(length)
         return True

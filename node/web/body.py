@@ -14,6 +14,7 @@ from node.errors import UploadSlowError
 BLOCK_BYTES: Final = 2**18
 _DRAINED_BYTES: Final = 64 * 2**20
 _DRAINED_S: Final = 5.0
+_LEAST_BYTES_A_SECOND: Final = 1024
 
 
 class Body:
@@ -24,7 +25,7 @@ class Body:
     request : Request
         Whose body nobody has read yet.
     silence_s : float
-        The longest time without a byte of it.
+        The longest time without a byte of it; after that time it needs a kilobyte a second, too.
     patience_s : float
         The longest time for all of it.
     """
@@ -47,15 +48,23 @@ class Body:
             The client has gone.
         """
         self._is_sent = True
-        deadline = time.monotonic() + self._patience_s
+        began, byte_count = time.monotonic(), 0
         gathered = bytearray()
         while not self._is_whole:
-            gathered += await self._piece()
-            if time.monotonic() > deadline:
-                raise UploadSlowError(state="not whole after", seconds=self._patience_s)
+            piece = await self._piece()
+            gathered += piece
+            byte_count += len(piece)
+            self._check_pace(byte_count, time.monotonic() - began)
             if len(gathered) >= BLOCK_BYTES or self._is_whole:
                 yield bytes(gathered)
                 gathered.clear()
+
+    def _check_pace(self, byte_count: int, seconds: float) -> None:
+        """Refuse what holds a place in the queue with a byte now and then."""
+        if seconds > self._patience_s:
+            raise UploadSlowError(state="not whole after", seconds=self._patience_s)
+        if byte_count < (seconds - self._silence_s) * _LEAST_BYTES_A_SECOND:
+            raise UploadSlowError(state="nearly silent for", seconds=seconds)
 
     async def drain(self) -> None:
         """Read what a refused client is still sending: it looks for the answer afterwards only.

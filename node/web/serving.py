@@ -80,6 +80,19 @@ class Connection(H11Protocol):
         super().on_response_complete()
         self._look()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, also where a request began well and is being answered.
+
+        Otherwise the application would answer once more, which is an error of ours.
+        """
+        if not self.is_waiting:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
     def pause_writing(self) -> None:
         """Give a peer that takes nothing its last time."""
         super().pause_writing()

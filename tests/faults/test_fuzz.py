@@ -43,6 +43,7 @@ class _Failing:
     """A door that crashes, hangs, keeps a handle and writes where it must not."""
 
     name = "nifti"  # stands in for it
+    pools = 0
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder

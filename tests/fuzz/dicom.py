@@ -76,6 +76,7 @@ class Conversations:
     """
 
     name = "dicom-pdus"
+    pools = 0
 
     def __init__(self, folder: Folder) -> None:
         self._open = _OpenDoor(folder, idle_s=_PATIENCE_S / 4)
@@ -195,23 +196,22 @@ class DataSets:
     """
 
     name = "dicom-data-sets"
+    pools = 0
 
     def __init__(self, folder: Folder) -> None:
         self._open = _OpenDoor(folder, idle_s=300.0)
-        self._contexts = [*seeds.contexts(), (VERIFICATION, ("1.2.840.10008.1.2",))]
+        offered = [*seeds.contexts(), (VERIFICATION, ("1.2.840.10008.1.2",))]
+        with Peer(self._open.door.port, offered) as peer:
+            accepted = {(identifier - 1) // 2 for identifier in peer.accepted}
+            peer.release()
+        self._contexts = [one for at, one in enumerate(offered) if at in accepted]
         self._index = {(sop, syntaxes[0]): at for at, (sop, syntaxes) in enumerate(self._contexts)}
         self._peer: Peer | None = None
 
     def make(self, rng: Random) -> bytes:
         """Return a data set of any kind, mutated."""
         if rng.random() < 0.2:
-            ds = seeds.with_values(rng.choice(seeds.stack()), rng, seeds.nasty)
-            one = seeds.Encoded(
-                syntax="1.2.840.10008.1.2.1",
-                sop_class_uid=ds.SOPClassUID,
-                sop_instance_uid=ds.SOPInstanceUID,
-                data=encoded(ds),
-            )
+            one = seeds.with_values(rng.randrange(seeds.SLICES), rng, seeds.nasty)
             data = one.data
         else:
             one = rng.choice(seeds.instances())

@@ -61,6 +61,7 @@ class Tally:
     strays: list[str] = field(default_factory=list)
     before: Held | None = None
     after: Held | None = None
+    pools: int = 0
     seconds: float = 0.0
 
     def count(self, kind: str) -> int:
@@ -76,9 +77,9 @@ class Tally:
         grown = self.after.memory_bytes - self.before.memory_bytes
         if grown > _MOST_GROWN_BYTES:
             found.append(f"{grown / 2**20:.0f} MB of memory")
-        if self.after.handles > self.before.handles:
+        if self.after.handles > self.before.handles + self.pools:
             found.append(f"{self.after.handles - self.before.handles} handles")
-        if self.after.threads > self.before.threads:
+        if self.after.threads > self.before.threads + self.pools:
             found.append(f"{self.after.threads - self.before.threads} threads")
         return found
 
@@ -107,7 +108,7 @@ def hunt(
     seed: int,
     first: int = 0,
     keep: Path | None = None,
-    until: float = float("inf"),
+    seconds: float = float("inf"),
 ) -> Tally:
     """Give a door its inputs and return the tally.
 
@@ -123,23 +124,25 @@ def hunt(
         Number of the first input.
     keep : Path, optional
         Folder for inputs that are findings.
-    until : float
-        When to stop in any case, by the monotonic clock.
+    seconds : float
+        When to stop in any case.
     """
     tally = Tally(door=door, seed=seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="neuroseg-fuzz-") as place, _temporary(Path(place)):
         folder = Folder(Path(place))
-        with only_writing_to(folder.root) as strays:
-            _give(tally, folder, range(first, first + inputs), keep, until)
+        with only_writing_to(folder.root, *([keep.absolute()] if keep else [])) as strays:
+            _give(tally, folder, range(first, first + inputs), keep, seconds)
         tally.strays = [*sorted(strays), *_outside(folder)]
     tally.seconds = time.monotonic() - began
     return tally
 
 
-def _give(tally: Tally, folder: Folder, numbers: range, keep: Path | None, until: float) -> None:
+def _give(tally: Tally, folder: Folder, numbers: range, keep: Path | None, seconds: float) -> None:
     threads = Held.now().threads
     target = opened(tally.door, folder)
+    tally.pools = target.pools
+    until = time.monotonic() + seconds
     try:
         for number in numbers:
             if time.monotonic() > until:

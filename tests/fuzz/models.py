@@ -39,6 +39,8 @@ _DTYPES: Final = (
 class _Quiet:
     """A door with no component behind it that goes on."""
 
+    pools = 0
+
     def problems(self) -> list[str]:
         """Return nothing."""
         return []

@@ -13,10 +13,8 @@ from typing import Final
 import numpy as np
 import pydicom
 from pydicom import dcmread
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
@@ -24,6 +22,7 @@ from pydicom.uid import (
     UncompressedTransferSyntaxes,
     generate_uid,
 )
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from tests.doors import encoded, make_instance
 
@@ -139,27 +138,41 @@ def stack() -> tuple[Dataset, ...]:
     )
 
 
-def with_values(ds: Dataset, rng: Random, choose: Callable[[Random, str], bytes]) -> Dataset:
-    """Return a copy in which one to three elements have raw values of `choose` (by VR)."""
-    changed = Dataset()
-    changed.update({tag: ds[tag] for tag in ds})
-    tags = [one.tag for one in ds if one.VR != "SQ" and one.keyword not in _NEEDED]
-    for tag in rng.sample(tags, rng.choice((1, 1, 2, 3))):
+def with_values(number: int, rng: Random, choose: Callable[[Random, str], bytes]) -> Encoded:
+    """Return a slice of the series in which one to three elements have values of `choose`."""
+    whole, parts = stack()[number], dict(_elements(number))
+    strange = [tag for tag, (vr, _) in parts.items() if vr != "SQ" and tag not in _NEEDED]
+    for tag in rng.sample(strange, rng.choice((1, 1, 2, 3))):
+        vr = parts[tag][0]
         if rng.random() < 0.1:
-            del changed[tag]
+            del parts[tag]
             continue
-        vr = rng.choice((ds[tag].VR,) * 9 + ("UN",))
+        vr = rng.choice((vr,) * 9 + ("UN",))
         value = choose(rng, vr)
         value += b"\0" * (len(value) % 2)
-        if vr not in ("OB", "OW", "UN", "UT"):
+        head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr.encode())
+        if vr in EXPLICIT_VR_LENGTH_32:
+            parts[tag] = vr, head + struct.pack("<HL", 0, len(value)) + value
+        else:
             value = value[:65_534]
-        changed[tag] = RawDataElement(
-            BaseTag(tag), vr, len(value), value, 0, is_implicit_VR=False, is_little_endian=True
-        )
-    return changed
+            parts[tag] = vr, head + struct.pack("<H", len(value)) + value
+    return Encoded(
+        syntax=ExplicitVRLittleEndian,
+        sop_class_uid=whole.SOPClassUID,
+        sop_instance_uid=whole.SOPInstanceUID,
+        data=b"".join(encoded_part for _, encoded_part in parts.values()),
+    )
 
 
-_NEEDED: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+@cache
+def _elements(number: int) -> tuple[tuple[int, tuple[str, bytes]], ...]:
+    """Return the elements of a slice by tag: VR and whole encoding."""
+    return tuple(
+        (int(one.tag), (str(one.VR), encoded(Dataset({one.tag: one})))) for one in stack()[number]
+    )
+
+
+_NEEDED: Final = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
 
 
 def nasty(rng: Random, vr: str) -> bytes:

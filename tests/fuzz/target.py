@@ -27,6 +27,8 @@ class Target(Protocol):
     """A door with the component behind it, living in a folder of its own."""
 
     name: str
+    pools: int
+    """Threads, and handles of databases, that are opened once and kept: what may be added."""
 
     def make(self, rng: Random) -> bytes:
         """Return an input; the same state of `rng` gives the same one."""

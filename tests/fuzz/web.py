@@ -11,11 +11,13 @@ from typing import Final
 
 from node import logs
 from node.ticker import Ticker
+from node.web.serving import Connection
 from tests import predictions
 from tests.fuzz.files import nifti_input, nifti_seeds
 from tests.fuzz.mutation import mutated
 from tests.fuzz.target import CrashError, Folder, HangError, Verdict
 from tests.predictions import InstantInfer, multipart_body
+from tests.waiting import wait_until
 from tests.web_cases import WebNode, served
 
 _PATIENCE_S: Final = 20.0
@@ -71,13 +73,15 @@ class _Served:
         self._stack = ExitStack()
         logs.configure(role="web", level="ERROR", strict=False)
         self.node = WebNode.create(
-            folder.spool, predict={"max_upload_bytes": 2**20, "silence_s": 5.0, "patience_s": 15.0}
+            folder.spool, predict={"max_upload_bytes": 2**20, "silence_s": 1.0, "patience_s": 9.0}
         )
         self.case_id = self.node.delivered("1.2.3.4")
         ticker = Ticker("infer", 0.01, InstantInfer(self.node).look)
         ticker.start()
         self._stack.callback(self.node.ledger.close)
         self._stack.callback(ticker.stop)
+        self._stack.callback(setattr, Connection, "head_s", Connection.head_s)
+        Connection.head_s = 0.5
         address = self._stack.enter_context(served(self.node.app()))
         self.port = int(address.rpartition(":")[2])
         self.errors = _Errors()
@@ -91,8 +95,6 @@ class _Served:
             try:
                 with suppress(ConnectionError):
                     connection.sendall(content)
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_WR)
                 with suppress(ConnectionError):
                     while piece := connection.recv(65536):
                         answered += piece
@@ -134,6 +136,8 @@ class _Errors(logging.Handler):
 class _Door:
     """What both doors of the port share."""
 
+    pools = 60
+
     def __init__(self, folder: Folder) -> None:
         self._served = _Served(folder)
 
@@ -144,8 +148,12 @@ class _Door:
     def problems(self) -> list[str]:
         """Return what is wrong with the web role after all of it."""
         found = self._served.problems()
-        left = predictions.files(self._served.node.spool.root / "predictions")
-        return [*found, *(f"left of an upload: {name}" for name in left)]
+        with suppress(TimeoutError):
+            wait_until(lambda: not self._left(), 30.0, "uploads that were given up to go")
+        return [*found, *(f"left of an upload: {name}" for name in self._left())]
+
+    def _left(self) -> list[str]:
+        return predictions.files(self._served.node.spool.root / "predictions")
 
     def close(self) -> None:
         """Stop the server."""
@@ -159,13 +167,15 @@ class Requests(_Door):
 
     def make(self, rng: Random) -> bytes:
         """Return one to three requests with something wrong in them."""
-        content = b"".join(self._request(rng) for _ in range(rng.choice((1, 1, 1, 2, 3))))
-        return mutated(content, rng, _TOKENS)
+        more = b"".join(
+            self._request(rng, "keep-alive") for _ in range(rng.choice((0, 0, 0, 1, 2)))
+        )
+        return mutated(more + self._request(rng, "close"), rng, _TOKENS)
 
-    def _request(self, rng: Random) -> bytes:
+    def _request(self, rng: Random, connection: str) -> bytes:
         method = rng.choice(("GET",) * 6 + ("HEAD", "OPTIONS", "DELETE", "POST", "PUT", "X"))
         path = rng.choice(_GETS).format(id=self._served.case_id)
-        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: {connection}\r\n"
         body = rng.choice((b"", b"", b"", b"x" * 20))
         if body:
             head += f"Content-Length: {len(body)}\r\n"

@@ -433,8 +433,13 @@ def test_an_upload_that_falls_silent_is_given_up(tmp_path: Path) -> None:
     assert (_left(node), _open(node)) == ([], 0)
 
 
-def test_an_upload_that_trickles_for_ever_is_given_up(tmp_path: Path) -> None:
-    node = _node(tmp_path, silence_s=5.0, patience_s=0.3)
+@pytest.mark.parametrize(
+    ("silence_s", "patience_s", "words"), [(5.0, 0.3, "not whole"), (0.3, 60.0, "nearly silent")]
+)
+def test_an_upload_that_trickles_for_ever_is_given_up(
+    tmp_path: Path, silence_s: float, patience_s: float, words: str
+) -> None:
+    node = _node(tmp_path, silence_s=silence_s, patience_s=patience_s)
     InstantInfer(node)
 
     async def story() -> dict[str, Any]:
@@ -450,6 +455,8 @@ def test_an_upload_that_trickles_for_ever_is_given_up(tmp_path: Path) -> None:
 
     problem = asyncio.run(story())
     assert (problem["status"], problem["code"]) == (408, "UPLOAD_SLOW")
+    assert words in problem["detail"]
+    assert (_left(node), _open(node)) == ([], 0)
 
 
 def test_a_client_that_asks_first_is_not_told_to_send_what_is_refused(node: WebNode) -> None:
