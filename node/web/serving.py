@@ -139,8 +139,9 @@ class Connection(H11Protocol):
             status_code=answer.status_code,
             headers=[*answer.raw_headers, (b"connection", b"close")],
         )
-        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        self.transport.write(self.conn.send(head))
+        self.transport.write(self.conn.send(h11.Data(data=bytes(answer.body))))
+        self.transport.write(self.conn.send(h11.EndOfMessage()))
 
     def _make_room(self) -> None:
         """Drop the connection that has waited longest for its request, if any but this waits."""

@@ -16,15 +16,15 @@ pytestmark = [
 
 _SEED = 20261130
 _INPUTS = {
-    "dicom-pdus": 60,
-    "dicom-data-sets": 200,
-    "dicom-series": 120,
-    "http": 80,
-    "upload": 50,
-    "nifti": 150,
-    "manifest": 40,
-    "safetensors": 60,
-    "checkpoint": 4,
+    "dicom-pdus": 40,
+    "dicom-data-sets": 120,
+    "dicom-series": 100,
+    "http": 40,
+    "upload": 30,
+    "nifti": 100,
+    "manifest": 30,
+    "safetensors": 40,
+    "checkpoint": 3,
 }
 
 

@@ -131,10 +131,10 @@ class Weights(_Quiet):
         return verdict
 
 
-_SHAPES: Final = (
+_SHAPES: Final[tuple[object, ...]] = (
     *([], [0], [-1], [2**63], [2**62, 4], [1] * 100, [1, 0, 2**40], ["a"], [1.5], None, 7),
 )
-_OFFSETS: Final = ([0, 0], [0, 2**63], [5, 3], [-1, 4], [0], None, [0, 2**40])
+_OFFSETS: Final[tuple[object, ...]] = ([0, 0], [0, 2**63], [5, 3], [-1, 4], [0], None, [0, 2**40])
 
 
 class Checkpoints(_Quiet):

@@ -64,6 +64,17 @@ def test_a_librarys_words_are_reduced_to_its_name_and_place(
     assert "Somebody" not in json.dumps(line)
 
 
+def test_a_library_with_a_handler_of_its_own_quotes_no_file(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It prints bytes of the headers that it is given, whatever the root logger does."""
+    import nibabel  # noqa: F401, PLC0415 - its handler writes to what is standard error by now
+
+    logs.configure()
+    logging.getLogger("nibabel.global").warning("magic string %r is not valid", b"DOE^")
+    assert "DOE" not in "".join(capfd.readouterr())
+
+
 def test_a_librarys_traceback_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure()
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from node import logs
 from node.web import serving
 from tests.waiting import wait_until
 from tests.web_cases import WebNode, served
@@ -116,6 +117,22 @@ def test_a_client_that_does_not_read_its_answers_is_dropped(port: int) -> None:
         with pytest.raises(ConnectionError):
             _send_for_ever(connection, request * 100)
     assert _is_answered(port)
+
+
+def test_a_request_that_turns_into_nonsense_is_no_error_of_ours(
+    port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server refuses it while the application still waits for its body."""
+    logs.configure(role="web", strict=True)
+    head = b"POST /api/v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n"
+    with _connected(port) as connection:
+        connection.sendall(
+            head + b"Content-Type: multipart/form-data; boundary=x\r\n\r\n5\r\nhello"
+        )
+        connection.sendall(b"no chunk\r\n")
+        assert _rest(connection).startswith(b"HTTP/1.1 400 ")
+    assert _is_answered(port)
+    assert "request.failed" not in capsys.readouterr().out
 
 
 def test_five_hundred_idle_connections_keep_nobody_out(port: int) -> None:
