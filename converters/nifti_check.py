@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ _SINGLE_FILE: Final = b"n+1\0"
 _BLOCK_BYTES: Final = 2**20
 _LARGEST_OFFSET: Final = 16 * 2**20  # readers hold the extensions before the voxels in memory
 _DIMENSIONS: Final = 4
+_EXTENDER_BYTES: Final = 4
+_EXTENSION_HEAD_BYTES: Final = 8
+_LEAST_EXTENSION_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +125,7 @@ def _check_values(stream: BinaryIO, header: Any, count: int) -> None:  # noqa: A
     """Read every value once, a block at a time, and what follows, for the sake of its checksum."""
     kind = header.get_data_dtype()
     slope, inter = (1.0 if part is None else part for part in _scaling(header))
-    stream.read(int(header["vox_offset"]) - HEADER_BYTES)
+    _check_extensions(stream.read(int(header["vox_offset"]) - HEADER_BYTES), header.endianness)
     left = count * kind.itemsize
     while left:
         block = stream.read(min(_BLOCK_BYTES, left))  # a multiple of every size of value
@@ -135,6 +139,22 @@ def _check_values(stream: BinaryIO, header: Any, count: int) -> None:  # noqa: A
             if not np.isfinite(ends.astype(np.float32)).all():
                 raise NiftiUnusableError(reason="values that are not finite")
     stream.read(_BLOCK_BYTES)
+
+
+def _check_extensions(content: bytes, endianness: str) -> None:
+    """Refuse extensions that do not end before the voxels: readers read as much as one claims.
+
+    References
+    ----------
+    nifti1.h, "HEADER EXTENSIONS": four bytes, then each with its size and code.
+    """
+    at = _EXTENDER_BYTES
+    while content[:1] > b"\0" and len(content) - at >= _LEAST_EXTENSION_BYTES:
+        (size,) = struct.unpack_from(f"{endianness}i", content, at)
+        if not _EXTENSION_HEAD_BYTES <= size <= len(content) - at:
+            reason = f"a header extension of {size} bytes, there are {len(content) - at}"
+            raise NiftiUnusableError(reason=reason)
+        at += size
 
 
 def _scaling(header: Any) -> tuple[float | None, float | None]:  # noqa: ANN401

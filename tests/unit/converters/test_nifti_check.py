@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,25 @@ def test_whatever_passes_can_be_read(tmp_path: Path, at: int, value: int) -> Non
     except (NiftiUnusableError, NiftiChannelsError):
         return
     assert nifti.read_channels(path, ROLES)[0].grid.shape == found.shape[::-1]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("size", [2**31 - 1, 40, 7, 0, -16, -(2**31)])
+def test_an_extension_that_does_not_end_before_the_voxels_is_refused(
+    tmp_path: Path, size: int, order: str
+) -> None:
+    """Readers read as much as it claims: of a packed file of two megabytes, two gigabytes."""
+    header = NiftiImage.header_class(endianness=order)
+    image = NiftiImage(_values(f"{order}i2"), np.diag([1.0, 2.0, 3.0, 1.0]), header)
+    image.set_sform(image.affine, code=1)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(6, b"a remark"))
+    content = bytearray(image.to_bytes())
+    (tmp_path / "whole.nii").write_bytes(content)
+    nifti_check.check_channels(tmp_path / "whole.nii", ROLES, max_values=PLENTY)
+    content[352:356] = struct.pack(f"{order}i", size)
+    (tmp_path / "x.nii").write_bytes(content)
+    with pytest.raises(NiftiUnusableError, match="extension"):
+        nifti_check.check_channels(tmp_path / "x.nii", ROLES, max_values=PLENTY)
 
 
 def test_a_bomb_costs_no_memory(tmp_path: Path) -> None:
