@@ -26,7 +26,7 @@ from node import logs
 
 WAIT_S = 0.005  # for the peer or for our other thread, whichever speaks first
 
-_ASSOCIATE_RQ = 0x01
+_ASSOCIATE_RQ, _P_DATA = 0x01, 0x04  # PS3.8 9.3.1
 _AE_TITLES = slice(10, 42)  # PS3.8 Table 9-11: called, then calling, 16 bytes each
 _AE_TITLE_LENGTH = 16
 _FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
@@ -168,11 +168,13 @@ class UpperLayer(DULServiceProvider):
             self.to_user_queue.put(None)  # what a time-out gives too
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[_PDUType, str]:
-        if bytestream[0] != _ASSOCIATE_RQ:
-            return super()._decode_pdu(bytestream)
-        bytestream[_AE_TITLES] = legible_ae_titles(bytes(bytestream[_AE_TITLES]))
+        kind = bytestream[0]
+        if kind == _ASSOCIATE_RQ:
+            bytestream[_AE_TITLES] = legible_ae_titles(bytes(bytestream[_AE_TITLES]))
         decoded, event = super()._decode_pdu(bytestream)
-        # An item that the library decodes but cannot express, such as an even context id, must
-        # fail here, where it aborts the association; later it would end this thread.
-        decoded.to_primitive()
+        if kind != _P_DATA:
+            # What the library decodes but cannot express, such as an even context id or an unknown
+            # source of an abort, must fail here, where it aborts the association; later it would
+            # end this thread.
+            decoded.to_primitive()
         return decoded, event
