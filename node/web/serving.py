@@ -12,6 +12,8 @@ RFC 9112 9.5 (failures and timeouts). The body of a request is `node.web.body`'s
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Final, cast
 
 import h11
@@ -97,12 +99,20 @@ class Connection(H11Protocol):
         """Give a peer that takes nothing its last time."""
         super().pause_writing()
         if self._stalled is None:
-            self._stalled = self.loop.call_later(self.stall_s, self.drop, "it takes no answer")
+            self._stalled = self.loop.call_later(self.stall_s, self._give_answer_up)
 
     def resume_writing(self) -> None:
         """Go on sending."""
         super().resume_writing()
         self._end_stall()
+
+    def _give_answer_up(self) -> None:
+        """Cut the connection, without the kernel's trying to bring the rest of the answer."""
+        at_once = struct.pack("ii", 1, 0)
+        self.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, at_once
+        )
+        self.drop("it takes no answer")
 
     def drop(self, reason: str) -> None:
         """Cut the connection."""

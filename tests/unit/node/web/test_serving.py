@@ -113,7 +113,7 @@ def test_a_client_that_does_not_read_its_answers_is_dropped(port: int) -> None:
     request = b"GET /static/style.css HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     with _connected(port) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(60)
+        connection.settimeout(20)
         with pytest.raises(ConnectionError):
             _send_for_ever(connection, request * 100)
     assert _is_answered(port)
