@@ -34,8 +34,8 @@ def test_the_demonstration_model_says_what_it_is() -> None:
     assert "research" in found.intended_use.lower()
     assert found.roles == ("flair", "t1", "t1gd", "t2")
     assert found.reference_role == "t1gd"
-    assert found.space.spacing_mm == (2.0, 2.0, 2.0)
-    assert found.space.skull == "stripped"
+    assert found.space.spacing_mm == (1.5, 1.5, 1.5)
+    assert found.space.skull == "any"
     found.verify()
     assert found.weights_sha256 == DEMO_SHA256
 

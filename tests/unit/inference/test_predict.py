@@ -47,12 +47,13 @@ def demo() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def quick(demo: LoadedModel) -> LoadedModel:
-    """Return the same model with a small untrained network, which labels all over the brain."""
+    """Return a model for stripped images, untrained and small, which labels all over the brain."""
     torch.manual_seed(0)
     network = ResidualUNet(4, 4, (4, 6)).eval()
-    plan = demo.manifest.infer.model_copy(update={"window": (80, 96, 80)})
+    stripped = manifest.load(ROOT / "tests" / "stripped_model")
+    plan = stripped.infer.model_copy(update={"window": (80, 96, 80)})
     any_result = Quality(largest_tumour_ml=None, largest_share_of_brain=None, most_components=None)
-    declared = demo.manifest.model_copy(update={"infer": plan, "quality": any_result})
+    declared = stripped.model_copy(update={"infer": plan, "quality": any_result})
     return replace(demo, manifest=declared, network=network, runtime=TorchRuntime(network, "cpu"))
 
 
@@ -222,7 +223,7 @@ def whole_heads(
     declared["normalise"] |= {"mask": "brain", "outside": "kept", "clip": (-5.0, 5.0)}
     declared["infer"] |= {"crop": crop, "crop_margin_mm": margin_mm}
     declared["infer"] |= {"window": (80, 96, 80), "blending": "constant"}
-    declared["postprocess"]["clip_to_brain"] = clips
+    declared["postprocess"] |= {"clip_to_brain": clips, "min_component_mm3": 0.0}
     found = manifest.Manifest.model_validate({**declared, "folder": demo.manifest.folder})
     network = Bright().eval()
     return replace(demo, manifest=found, network=network, runtime=TorchRuntime(network, "cpu"))
