@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from node import case_commands, model_commands, spool_commands
+from node import case_commands, model_commands, notify_commands, spool_commands
 
 if TYPE_CHECKING:
     from node.settings import Settings
@@ -168,6 +168,18 @@ def spool(ctx: click.Context, config: Path | None) -> None:
 
 for _command in spool_commands.COMMANDS:
     spool.add_command(_command)
+
+
+@main.group()
+@_config
+@click.pass_context
+def notify(ctx: click.Context, config: Path | None) -> None:
+    """Tell people of cases that need them."""
+    ctx.obj = _settings(config)
+
+
+for _command in notify_commands.COMMANDS:
+    notify.add_command(_command)
 
 
 @main.command()

@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ _BEAT_S = 1.0
 _LOOK_S = 0.2
 _KEEP_S = 5.0
 _PURGE_S = 10.0
+_NOTIFY_S = 1.0  # also the shortest time between two notices on a channel
 _DELIVERIES_AT_ONCE = 4
 
 
@@ -157,6 +159,8 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
     """Close, convert, encode and deliver cases until told to stop."""
     from node.closing import Closer
     from node.jobs import Jobs
+    from node.notify.notifier import Notifier
+    from node.outbox import Outbox
     from node.pipeline import Parts
     from node.retention import Purger
 
@@ -174,12 +178,18 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
     jobs = Jobs(settings.jobs_url)
     closer = Closer(parts, jobs)
     purger = Purger(ledger, spool, settings.retention, settings.destinations)
+    notifier = Notifier(Outbox(ledger.engine), settings.notify, boundary)
     tickers = [
         _beating(ledger, settings, "work"),
         sweeper,
         Ticker("closer", settings.assemble.poll_s, closer.look),
         Ticker("tender", settings.jobs.sweep_s, closer.tend),
         Ticker("purger", _PURGE_S, purger.look),
+        Ticker("notifier", _NOTIFY_S, notifier.route),
+        *(
+            Ticker(f"notifier-{channel}", _NOTIFY_S, partial(notifier.look, channel))
+            for channel in notifier.channels
+        ),
     ]
     for ticker in tickers[1:]:
         ticker.start()

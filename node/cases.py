@@ -59,6 +59,15 @@ class ObjectKind(StrEnum):
     STRUCTURES = "rtstruct"
 
 
+class Event(StrEnum):
+    """What a site can have itself told of."""
+
+    CASE_FAILED = "case.failed"
+    CASE_HELD = "case.held"
+    CASE_REJECTED = "case.rejected"
+    DELIVERY_FAILED = "delivery.failed"
+
+
 def also_name(role: Role) -> str:
     """Return the name of the file of a SEG on a further series, which serves a role."""
     return f"seg-{role}.dcm"

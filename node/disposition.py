@@ -32,6 +32,7 @@ from node.errors import (
     SpoolUnwritableError,
     UnforeseenError,
 )
+from node.peers import Notify
 from node.settings import Delivery
 
 
@@ -76,6 +77,11 @@ def attempts_at_most(disposition: Disposition, delivery: Delivery) -> int:
         Disposition.RETRY_BRIEFLY: min(_BRIEFLY, delivery.max_attempts),
     }
     return limits.get(disposition, 1)
+
+
+def delay_s(attempt: int, waits: Delivery | Notify) -> float:
+    """Return how long to wait after the attempt of that number (1, 2, ...)."""
+    return min(waits.first_delay_s * 2.0 ** min(attempt - 1, 30), waits.longest_delay_s)
 
 
 def of(error: Exception) -> Disposition:

@@ -13,10 +13,11 @@ import shutil
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -28,8 +29,9 @@ from node import settings as settings_file
 from node.cases import Transport
 from node.deliver import routes, store_scu
 from node.dimse import IMPLEMENTATION_CLASS_UID
-from node.errors import ConfigError, NodeError
-from node.peers import Destination
+from node.errors import ConfigError, NodeError, NotificationFailedError
+from node.notify import mail, webhook
+from node.peers import Destination, Notify
 from node.settings import Model, Receive, Settings, Spool, Web
 from node.spool import sync_folder
 from node.tables import SCHEMA_VERSION
@@ -79,6 +81,7 @@ def checks(settings: Settings, config_path: Path | None) -> list[Finding]:
         _receive_port(settings.receive),
         _web_port(settings.web),
         *_destinations(settings.destinations, settings.receive.ae_title),
+        *_notify(settings.notify),
     ]
 
 
@@ -130,7 +133,9 @@ def _spool(spool: Spool) -> Finding:
     except OSError as error:
         advice = "Give the node's user a folder it may write to, or change [spool] path."
         return _bad(name, f"{spool.path} cannot be written ({error.strerror})", advice)
-    detail = f"{spool.path}, {free // _MIB} MiB free, floor {spool.free_floor_bytes // _MIB} MiB"
+    quota = f"quota {spool.quota_bytes // _MIB} MiB" if spool.quota_bytes else "no quota"
+    floor = f"floor {spool.free_floor_bytes // _MIB} MiB"
+    detail = f"{spool.path}, {free // _MIB} MiB free, {floor}, {quota}"
     if free < spool.free_floor_bytes:
         advice = "Free space, or lower [spool] free_floor_bytes: nothing is received below it."
         return _bad(name, detail, advice)
@@ -315,10 +320,32 @@ def _destinations(destinations: Sequence[Destination], calling_ae_title: str) ->
 
 def _destination(destination: Destination, calling_ae_title: str) -> Finding:
     name = f"destination {destination.name}"
-    patience_s = min(destination.timeout_s, _PATIENCE_S)
-    asked = destination.model_copy(update={"timeout_s": patience_s})
+    asked = destination.model_copy(update=_hurried(destination.timeout_s))
     try:
         routes.echo(asked, calling_ae_title=calling_ae_title)
     except NodeError as error:
         return _bad(name, str(error), error.advice)
     return _good(name, _ANSWERS[destination.transport])
+
+
+def _hurried(timeout_s: float) -> dict[str, float]:
+    return {"timeout_s": min(timeout_s, _PATIENCE_S)}
+
+
+def _notify(notify: Notify) -> list[Finding]:
+    found = []
+    if notify.webhook.url:
+        hook = notify.webhook.model_copy(update=_hurried(notify.webhook.timeout_s))
+        found.append(_channel("webhook", partial(webhook.probe, hook), "can be reached"))
+    if notify.email.host:
+        post = notify.email.model_copy(update=_hurried(notify.email.timeout_s))
+        found.append(_channel("email", partial(mail.probe, post), "the mail server knows us"))
+    return found or [_good("notify", "nobody is told of failures ([notify] names no channel)")]
+
+
+def _channel(name: str, probe: Callable[[], None], works: str) -> Finding:
+    try:
+        probe()
+    except NotificationFailedError as error:
+        return _bad(f"notify {name}", str(error), error.advice)
+    return _good(f"notify {name}", works)

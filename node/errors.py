@@ -158,6 +158,12 @@ class ReporterUnknownError(NodeError):
     advice = "Set the destination's ae_title to the one that it reports under."
 
 
+class NotificationFailedError(NodeError):
+    code = "NOTIFY_FAILED"
+    sentence = "{channel} did not take the notification ({reason})"
+    advice = "Check [notify] and the receiver; `neuroseg notify test` tries it, it is told again."
+
+
 class IllegalTransitionError(NodeError):
     code = "CASE_ILLEGAL_MOVE"
     sentence = "a case cannot go from {current} to {wanted}"

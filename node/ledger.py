@@ -13,17 +13,19 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
 from converters.sequences import SeriesKey
 from converters.volume import Role
 from node import tables
 from node.cases import (
+    WORKING,
     AssembledCase,
     CaseState,
     DeliveryReceipt,
     EncodedObject,
     Ending,
+    Event,
     ReceivedInstance,
     SeriesDecision,
     Stage,
@@ -226,22 +228,44 @@ class Ledger(CaseFiles, Commitments):
         `next_in_s` is how long the next one is delayed.
         """
         now = time.time()
+        values = {
+            "outcome": outcome,
+            "code": code,
+            "sentence": sentence,
+            "next_at": None if next_in_s is None else now + next_in_s,
+        }
+        with self._engine.begin() as connection:
+            self._end_attempt(connection, attempt_id, values)
+
+    @staticmethod
+    def _end_attempt(connection: Connection, attempt_id: int, values: Mapping[str, Any]) -> None:
+        table = tables.attempt
+        connection.execute(
+            table.update()
+            .where(table.c.attempt_id == attempt_id, table.c.outcome.is_(None))
+            .values(ended_at=time.time(), **values)
+        )
+
+    def give_up(self, begun: CaseRow, attempt_id: int, ending: Ending) -> None:
+        """End the last attempt of a stage, and by it the case; record that people are told.
+
+        A delivery that is given up is told of for each destination; the first one ends the case.
+        One that stands elsewhere by now, or was started again, is left alone.
+        """
+        values = {"outcome": "failed", "code": ending.code, "sentence": ending.sentence}
         table = tables.attempt
         with self._engine.begin() as connection:
-            connection.execute(
-                table.update()
-                .where(
-                    table.c.attempt_id == attempt_id,
-                    table.c.outcome.is_(None),
-                )
-                .values(
-                    ended_at=now,
-                    outcome=outcome,
-                    code=code,
-                    sentence=sentence,
-                    next_at=None if next_in_s is None else now + next_in_s,
-                )
-            )
+            self._end_attempt(connection, attempt_id, values)
+            row = self._locked(connection, begun.case_id)
+            if (row.run, _stood(row)) != (begun.run, _stood(begun)):
+                return
+            destination = connection.execute(
+                sa.select(table.c.destination).where(table.c.attempt_id == attempt_id)
+            ).scalar()
+            if destination:
+                self._record(connection, row, Event.DELIVERY_FAILED, ending.code, destination)
+            if row.state in WORKING:
+                self._end(connection, row.case_id, ending)
 
     def save_result(
         self,
@@ -273,6 +297,8 @@ class Ledger(CaseFiles, Commitments):
                 table.insert(), [{**asdict(one), "kind": one.kind.value} for one in (main, *beside)]
             )
             self._move(connection, main.case_id, state, values, begun)
+            if held_for:
+                self._tell(connection, main.case_id, state, values["code"])
             self._supersede_held(connection, self._locked(connection, main.case_id))
 
     def save_receipt(self, receipt: DeliveryReceipt) -> None:
@@ -315,6 +341,11 @@ class Ledger(CaseFiles, Commitments):
             ).rowcount
             if not found:
                 connection.execute(table.insert().values(executor_id=executor_id, **values))
+
+
+def _stood(row: CaseRow | Row[Any]) -> str:
+    """Return the state that the work on a case starts from, even where it has failed since."""
+    return str(row.resume_state if row.state == CaseState.FAILED else row.state)
 
 
 def _recorded(instance: ReceivedInstance, known: dict[str, str]) -> Recorded:

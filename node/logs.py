@@ -52,6 +52,7 @@ KEYS = frozenset(
         "device",
         "runtime",
         "queue",
+        "channel",
         "kind",
         "place",
         "library",

@@ -10,8 +10,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from node import tables
-from node.cases import FINAL, CaseState, Ending, check_move
+from node import tables, uids
+from node.cases import FINAL, CaseState, Ending, Event, check_move
 from node.disposition import ending_of
 from node.errors import (
     CaseNotHeldError,
@@ -23,7 +23,13 @@ from node.rows import CaseRow
 from node.steering import REOPENED, CaseSteering
 
 _case = tables.case
+_told = tables.notification
 _NO_ENDING: Final = {"code": None, "sentence": None, "advice": None}
+_EVENTS: Final = {
+    CaseState.FAILED: Event.CASE_FAILED,
+    CaseState.REJECTED: Event.CASE_REJECTED,
+    CaseState.HELD: Event.CASE_HELD,
+}
 
 
 class CaseMoves(CaseSteering):
@@ -91,6 +97,50 @@ class CaseMoves(CaseSteering):
         if stood == CaseState.RECEIVING:
             values["reason"] = ""  # what it waited for
         self._move(connection, case_id, ending.state, values)
+        if stood != ending.state:
+            self._tell(connection, case_id, ending.state, ending.code)
+
+    # -- what people are told of -------------------------------------------------------------
+
+    def _tell(self, connection: Connection, case_id: str, state: CaseState, code: str) -> None:
+        """Record that people are to be told where a case stands now, in the same transaction.
+
+        A case that fails by a delivery which was given up is told of as that delivery.
+        """
+        if state not in _EVENTS:
+            return
+        row = self._locked(connection, case_id)
+        dead_letter = sa.select(_told.c.case_id).where(
+            _told.c.case_id == case_id,
+            _told.c.run == row.run,
+            _told.c.event == Event.DELIVERY_FAILED.value,
+        )
+        if state is CaseState.FAILED and connection.execute(dead_letter).first():
+            return
+        self._record(connection, row, _EVENTS[state], code)
+
+    @staticmethod
+    def _record(
+        connection: Connection, row: sa.Row[Any], event: Event, code: str, destination: str = ""
+    ) -> None:
+        """Record an event of a case, which the caller has locked; the same one once a run."""
+        own = uids.notification_id(row.case_id, row.run, event.value, destination)
+        is_known = sa.select(_told.c.case_id).where(_told.c.notification_id == own)
+        if connection.execute(is_known).first():
+            return
+        connection.execute(
+            _told.insert().values(
+                notification_id=own,
+                event=event.value,
+                case_id=row.case_id,
+                run=row.run,
+                destination=destination or None,
+                code=code,
+                happened_at=time.time(),
+            )
+        )
+
+    # -- the operator ------------------------------------------------------------------------
 
     def reopen(self, case_id: str) -> CaseRow:
         """Put a failed, cancelled or rejected case back where it stood, as a new run."""

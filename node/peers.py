@@ -1,7 +1,8 @@
-"""Whom the node talks to: the settings ``[source]`` and ``[[destinations]]``."""
+"""Whom the node talks to: ``[source]``, ``[[destinations]]`` and, of troubles, ``[notify]``."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -16,9 +17,10 @@ from pydantic import (
 )
 
 from converters.volume import Role
-from node.cases import ObjectKind, Transport
+from node.cases import Event, ObjectKind, Transport
 
 _AE_TITLE_LENGTH = 16
+_SECRET_LENGTH = 16
 
 
 def _valid_ae_title(value: str) -> str:
@@ -136,3 +138,93 @@ class Destination(_Peer):
         return frozenset(
             [*(_KIND_OF[one] for one in self.seg), *(kind for kind, gets in beside.items() if gets)]
         )
+
+
+def _is_mailbox(text: str) -> bool:
+    """Say whether a text is a bare e-mail address, with nothing that a header could be made of."""
+    return re.fullmatch(r"[\x21-\x7e]+@[\x21-\x7e]+", text) is not None and not re.search(
+        r"[<>,;:\"()]|@.*@", text
+    )
+
+
+class Webhook(Branch):
+    """An HTTP address that is told; `secret` signs what it gets, `ca_file` is who vouches for it.
+
+    `secret_file` holds the secret instead, and is read anew each time.
+    """
+
+    url: str = ""
+    secret: SecretStr = SecretStr("")
+    secret_file: str = ""
+    ca_file: str = ""
+    timeout_s: float = Field(default=10.0, gt=0, le=60)
+
+    @model_validator(mode="after")
+    def _is_usable(self) -> Self:
+        if not self.url:
+            return self
+        if not _is_plain_url(self.url) or not self.url.isascii() or "#" in self.url:
+            raise ValueError("a webhook needs an http(s) url without credentials in it")
+        secret = self.secret.get_secret_value()
+        if bool(secret) == bool(self.secret_file):
+            raise ValueError("a webhook needs a secret or a secret_file, one of them")
+        if secret and len(secret) < _SECRET_LENGTH:
+            raise ValueError(f"the secret of a webhook has at least {_SECRET_LENGTH} characters")
+        return self
+
+
+class Email(Branch):
+    """A mail server and who is told through it.
+
+    `password_file` holds the password instead, and is read anew each time.
+    """
+
+    host: str = ""
+    port: Port = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    sender: str = ""
+    recipients: tuple[str, ...] = ()
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    password_file: str = ""
+    ca_file: str = ""
+    timeout_s: float = Field(default=20.0, gt=0, le=60)
+
+    @model_validator(mode="after")
+    def _is_usable(self) -> Self:
+        if not self.host:
+            return self
+        if not self.port or not self.recipients:
+            raise ValueError("e-mail needs port and recipients")
+        if not all(map(_is_mailbox, (self.sender, *self.recipients))):
+            raise ValueError("sender and recipients are bare addresses, such as node@example.org")
+        password = self.password.get_secret_value()
+        if password and self.password_file:
+            raise ValueError("e-mail needs a password or a password_file, not both")
+        if bool(self.username) != bool(password or self.password_file):
+            raise ValueError("e-mail needs both username and password, or neither")
+        if self.username and self.security == "none":
+            raise ValueError("security is none: the password would travel in the clear")
+        return self
+
+
+class Notify(Branch):
+    """Whom to tell of what; a channel without an address is off.
+
+    What was not taken is told again after `first_delay_s`, doubled up to `longest_delay_s`, until
+    the waits come to `deadline_s`. `page_url` is where people reach the status page.
+    """
+
+    events: tuple[Event, ...] = (Event.CASE_FAILED, Event.CASE_HELD, Event.DELIVERY_FAILED)
+    page_url: str = ""
+    first_delay_s: Seconds = 30.0
+    longest_delay_s: float = Field(default=3600.0, gt=0)
+    deadline_s: Seconds = 259200.0
+    webhook: Webhook = Webhook()
+    email: Email = Email()
+
+    @model_validator(mode="after")
+    def _has_a_page(self) -> Self:
+        if self.page_url and not _is_plain_url(self.page_url):
+            raise ValueError("page_url is an http(s) url without credentials in it")
+        return self

@@ -56,7 +56,7 @@ from node.jobs import Job
 from node.ledger import Ledger
 from node.peers import Destination
 from node.rows import CaseRow
-from node.settings import Delivery, Settings
+from node.settings import Settings
 from node.spool import Spool
 from node.watch import Watch
 
@@ -127,11 +127,6 @@ def finish_if_served(row: CaseRow, ledger: Ledger, destinations: Sequence[Destin
     logs.get().info("case.finished", case_id=row.case_id, durations_s=durations)
 
 
-def delay_s(attempt: int, delivery: Delivery) -> float:
-    """Return how long to wait after the attempt of that number (1, 2, ...)."""
-    return min(delivery.first_delay_s * 2.0 ** min(attempt - 1, 30), delivery.longest_delay_s)
-
-
 class Pipeline:
     """Performs jobs; `perform` is what the job engine calls."""
 
@@ -156,7 +151,7 @@ class Pipeline:
             delivery = self._parts.settings.delivery
             if job.attempt >= delivery.max_attempts:
                 raise
-            wait_s = delay_s(job.attempt, delivery)
+            wait_s = disposition.delay_s(job.attempt, delivery)
             logs.get().warning(
                 "stage.retried",
                 case_id=job.case_id,
@@ -375,14 +370,15 @@ class Pipeline:
         delivery = self._parts.settings.delivery
         what = disposition.of(known)
         if job.attempt < disposition.attempts_at_most(what, delivery):
-            wait_s = delay_s(job.attempt, delivery)
+            wait_s = disposition.delay_s(job.attempt, delivery)
             self._end_attempt(attempt_id, "retry", known, wait_s)
             log.warning("stage.retried", delay_s=wait_s)
             return [replace(job, attempt=job.attempt + 1, delay_s=wait_s)]
-        self._end_attempt(attempt_id, "failed", known)
         state = CaseState.REJECTED if what is Disposition.REJECT else CaseState.FAILED
-        if self._ledger.case(row.case_id).state in WORKING and self._is_wanted(job):
-            self._ledger.end_case(row.case_id, disposition.ending_of(known, state))
+        if self._is_wanted(job):
+            self._ledger.give_up(row, attempt_id, disposition.ending_of(known, state))
+        else:
+            self._end_attempt(attempt_id, "failed", known)
         log.error("stage.failed", state=state.value)
         return []
 

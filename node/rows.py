@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -117,6 +118,11 @@ def values_of(row: Row[Any], kind: type) -> dict[str, Any]:
     columns = row._mapping  # noqa: SLF001 - SQLAlchemy's documented accessor
     values = {field.name: columns[field.name] for field in fields(kind)}
     return {name: _utc(value) if name.endswith("_at") else value for name, value in values.items()}
+
+
+def times_of(row: Row[Any], names: Iterable[str]) -> dict[str, datetime | None]:
+    """Return columns of `row` that hold times."""
+    return {name: _utc(row._mapping[name]) for name in names}  # noqa: SLF001 - as above
 
 
 def case_row(row: Row[Any]) -> CaseRow:

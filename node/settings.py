@@ -31,7 +31,7 @@ from converters.volume import Role
 from inference.note_codes import NOTE_CODES
 from node.cases import ObjectKind
 from node.errors import ConfigError
-from node.peers import AeTitle, Branch, Destination, Port, Seconds, Source
+from node.peers import AeTitle, Branch, Destination, Notify, Port, Seconds, Source
 
 _PREFIX, _DELIMITER = "NEUROSEG_", "__"
 
@@ -246,6 +246,7 @@ class Settings(BaseSettings):
     ledger: Ledger = Ledger()
     delivery: Delivery = Delivery()
     predict: Predict = Predict()
+    notify: Notify = Notify()
     destinations: tuple[Destination, ...] = ()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -157,6 +157,30 @@ commitment = sa.Table(
     sa.Column("concluded_at", sa.Float),
     sa.UniqueConstraint("case_id", "destination", "number"),
 )
+notification = sa.Table(
+    "notification",
+    metadata,
+    sa.Column("notification_id", sa.String(32), primary_key=True),
+    sa.Column("event", sa.String(32), nullable=False),
+    sa.Column("case_id", sa.String(32), nullable=False, index=True),
+    sa.Column("run", sa.Integer, nullable=False),
+    sa.Column("destination", sa.String(32)),
+    sa.Column("code", sa.String(64), nullable=False),
+    sa.Column("happened_at", sa.Float, nullable=False),
+    sa.Column("routed_at", sa.Float, index=True),
+)
+notification_send = sa.Table(
+    "notification_send",
+    metadata,
+    sa.Column("notification_id", sa.String(32), primary_key=True),
+    sa.Column("channel", sa.String(16), primary_key=True),
+    sa.Column("attempt_count", sa.Integer, nullable=False, default=0),
+    sa.Column("waited_s", sa.Float, nullable=False, default=0.0),
+    sa.Column("next_at", sa.Float, nullable=False, index=True),
+    sa.Column("sent_at", sa.Float),
+    sa.Column("given_up_at", sa.Float),
+    sa.Column("sentence", sa.Text),
+)
 prediction = sa.Table(
     "prediction",
     metadata,

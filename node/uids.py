@@ -15,6 +15,11 @@ def case_id(study_instance_uid: str, model_id: str, revision: int) -> str:
     return uuid.uuid5(_NAMESPACE, f"case|{study_instance_uid}|{model_id}|{revision}").hex
 
 
+def notification_id(case: str, run: int, event: str, destination: str) -> str:
+    """Return the id of what is told of a case: once a run, and a destination where there is one."""
+    return uuid.uuid5(_NAMESPACE, f"told|{case}|{run}|{event}|{destination}").hex
+
+
 def derived_uid(case: str, model_digest: str, role: str) -> str:
     """Return the UID of an object made for a case by one set of weights.
 

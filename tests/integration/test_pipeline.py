@@ -18,10 +18,11 @@ from inference.errors import ChannelImplausibleError
 from node import convert, findings
 from node.cases import AssembledCase, CaseState, ObjectKind, Stage
 from node.demo.archive import DemoArchive
+from node.disposition import delay_s
 from node.jobs import Job
 from node.ledger import Ledger
 from node.peers import Destination
-from node.pipeline import Pipeline, Segmenter, Stop, delay_s, next_jobs
+from node.pipeline import Pipeline, Segmenter, Stop, next_jobs
 from node.rows import CaseRow
 from node.settings import Align, Delivery
 from node.spool import Spool

@@ -1,0 +1,1 @@
+"""Tells people of cases that need them, by webhook and e-mail."""

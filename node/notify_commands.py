@@ -1,0 +1,71 @@
+"""`neuroseg notify`: try the channels, and see what was told."""
+
+# ruff: noqa: PLC0415 - each command imports what it needs, so that `--help` answers at once
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from node.outbox import Told
+    from node.settings import Settings
+
+
+@click.command()
+@click.pass_obj
+def test(settings: Settings) -> None:
+    """Send a test over every channel that is configured, at once and without the node."""
+    from node import logs
+    from node.errors import NotificationFailedError
+    from node.notify import message, notifier
+
+    logs.configure(level="CRITICAL", role="notify")
+    channels = notifier.channels_of(settings.notify)
+    if not channels:
+        click.echo("no channel is configured: give [notify.webhook] url or [notify.email] host")
+        sys.exit(2)
+    failed = False
+    for name, send in channels.items():
+        try:
+            send(message.test_notice())
+            click.echo(f"{name}: taken")
+        except NotificationFailedError as error:
+            failed = True
+            click.echo(f"{name}: {error.code}: {error}\n  -> {error.advice}")
+    sys.exit(1 if failed else 0)
+
+
+@click.command("list")
+@click.option("--limit", default=20, show_default=True, help="How many, newest first.")
+@click.pass_obj
+def list_(settings: Settings, limit: int) -> None:
+    """List what people were told, and how each channel stands."""
+    from node import case_commands
+    from node.outbox import Outbox
+
+    with case_commands.reading(settings) as ledger:
+        told = Outbox(ledger.engine).recent(limit)
+    for one in told:
+        notice = one.notice
+        where = f" to {notice.destination}" if notice.destination else ""
+        click.echo(
+            f"{notice.happened_at:%F %T}  {notice.event}{where}  {notice.code}  "
+            f"{notice.case_id}  {_standing(one)}"
+        )
+
+
+def _standing(one: Told) -> str:
+    if one.channel is None:
+        return "nobody is told"
+    if one.sent_at is not None:
+        return f"{one.channel}: taken {one.sent_at:%F %T}"
+    said = f" ({one.sentence})" if one.sentence else ""
+    if one.given_up_at is not None:
+        return f"{one.channel}: given up{said}"
+    return f"{one.channel}: waits after {one.attempt_count} attempts{said}"
+
+
+COMMANDS = (test, list_)

@@ -1,0 +1,29 @@
+"""A certificate of loopback's own, made anew."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from pathlib import Path
+
+
+def made(folder: Path, name: str = "IP:127.0.0.1") -> tuple[ssl.SSLContext, Path]:
+    """Return what a server on loopback shows, and the file that a client is to trust.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files go.
+    name : str
+        Subject Alternative Name that it is good for.
+    """
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    order = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test"
+    subprocess.run(
+        [*order.split(), "-addext", f"subjectAltName={name}", "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context, certificate
