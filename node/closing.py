@@ -7,7 +7,7 @@ whose job the engine has given up is failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,6 +17,7 @@ from converters.sequences import SeriesKey
 from converters.volume import Role
 from inference.manifest import Manifest
 from node import assemble, logs, owed, source
+from node.arrivals import Arrivals
 from node.assemble import Close, Decision, Expectation, OpenCase, Rules, SeriesFacts, Wait
 from node.cases import (
     WORKING,
@@ -26,6 +27,7 @@ from node.cases import (
     ReceivedInstance,
     SeriesDecision,
 )
+from node.clocks import SteadyClock
 from node.disposition import coded, ending_of
 from node.errors import ConfigError, JobCrashedError, NothingNewError
 from node.facts import FactReader, Site, read_facts
@@ -39,11 +41,8 @@ __all__ = ["Closer", "open_case", "read_facts", "rules_of", "site_of"]
 Clock: TypeAlias = Callable[[], datetime]
 
 _BATCH = 1000
+_OVERSLEPT_S: Final = 60.0  # by which clocks of two machines may differ
 _COMMON_ROLES: Final = ("flair", "t1", "t1gd", "t2")  # rules may speak of what the model leaves out
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class _Seen(NamedTuple):
@@ -56,7 +55,7 @@ class _Seen(NamedTuple):
 class Closer:
     """Closes cases and keeps them moving; `look` once a second, `tend` now and then."""
 
-    def __init__(self, parts: Parts, jobs: Jobs, *, clock: Clock = _utc_now) -> None:
+    def __init__(self, parts: Parts, jobs: Jobs, *, clock: Clock | None = None) -> None:
         self._parts = parts
         self._ledger = parts.ledger
         self._jobs = jobs
@@ -65,7 +64,8 @@ class Closer:
         self._source = source.from_settings(
             parts.settings.source, calling_ae_title=parts.settings.receive.ae_title
         )
-        self._clock = clock
+        self._clock = clock or SteadyClock()
+        self._arrivals = Arrivals(self._clock)
         self._open: dict[str, CaseRow] = {}
         self._noted: dict[str, Wait] = {}
         self._asked: dict[str, tuple[object, datetime]] = {}
@@ -74,6 +74,7 @@ class Closer:
         """Ask about every open case once."""
         rows = self._ledger.cases(CaseState.RECEIVING, limit=_BATCH)
         self._forget_all_but(rows)
+        self._arrivals.begin_look()
         for row in rows:
             try:
                 self._look_at(row, self._clock())
@@ -88,7 +89,8 @@ class Closer:
         logs.get().error("case.failed", case_id=row.case_id, code=error.code, sentence=str(error))
 
     def _look_at(self, row: CaseRow, now: datetime) -> None:
-        case = open_case(row)
+        steady = self._arrivals.told_steadily(row)
+        case = open_case(steady)
         if not assemble.is_worth_asking(case, self._rules, now):
             return
         expected = self._expected(case, now)
@@ -97,7 +99,7 @@ class Closer:
         is_same = state == earlier
         if is_same and not assemble.is_worth_asking(case, self._rules, now, asked_at):
             return
-        decision, seen = self._decide(row, expected, now)
+        decision, seen = self._decide(steady, expected, now)
         if isinstance(decision, Wait):
             self._asked[row.case_id] = state, now
             self._note(row, decision)
@@ -198,6 +200,7 @@ class Closer:
 
     def _forget(self, row: CaseRow) -> None:
         self._facts.forget(row.case_id)
+        self._arrivals.forget(row.case_id)
         self._noted.pop(row.case_id, None)
         self._asked.pop(row.case_id, None)
         if self._source is not None:
@@ -210,6 +213,7 @@ class Closer:
     def tend(self) -> None:
         """Give every unfinished case a job, and fail those whose job was given up."""
         self._act_on_reports()
+        self._jobs.wake_overslept(self._longest_wait_s())
         busy = self._jobs.active_case_ids()
         for row in self._ledger.cases(*WORKING, limit=_BATCH):
             if row.case_id in busy:
@@ -222,6 +226,11 @@ class Closer:
             else:
                 finish_if_served(current, self._ledger, self._parts.settings.destinations)
                 self._submit(current)
+
+    def _longest_wait_s(self) -> float:
+        settings = self._parts.settings
+        waits_s = [one.commitment_timeout_s for one in settings.destinations if one.commitment]
+        return max([settings.delivery.longest_delay_s, *waits_s]) + _OVERSLEPT_S
 
     def _act_on_reports(self) -> None:
         """Go on with cases that a destination has answered about: storage commitment."""

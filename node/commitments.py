@@ -44,10 +44,22 @@ class Commitments(LedgerReader):
                     number=number,
                     ae_title=ae_title,
                     sop_instance_uids=list(sop_instance_uids),
-                    begun_at=time.time(),
+                    begun_at=max(time.time(), self._last_stored(connection, case_id, destination)),
                 )
             )
         return transaction_uid
+
+    @staticmethod
+    def _last_stored(connection: Connection, case_id: str, destination: str) -> float:
+        """Return when a destination stored the last object: no question comes before its object.
+
+        Not by a clock that was set back in between either, or a lost object were taken for one
+        that was stored after the question.
+        """
+        own = tables.receipt.c
+        query = sa.select(sa.func.coalesce(sa.func.max(own.delivered_at), 0.0))
+        stored = query.where(own.case_id == case_id, own.destination == destination)
+        return float(connection.execute(stored).scalar_one())
 
     def note_asked(self, transaction_uid: str) -> None:
         """Record that the destination has taken the question."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,20 @@ from pathlib import Path
 from typing import IO
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
+from dbos import (
+    DBOS,
+    DBOSClient,
+    DBOSPortableJSONSerializer,
+    SetEnqueueOptions,
+    SetWorkflowID,
+    WorkflowStatus,
+)
 
 from node import logs
 from node.cases import Stage
 from node.errors import ConfigError
 from node.ledger import Ledger
+from node.pulse import Pulses
 
 APPLICATION = "neuroseg-node"
 # Changes only when a running job could not be finished by new code. The engine's default is a hash
@@ -203,11 +212,24 @@ class Jobs:
             self._client.set_workflow_delay(name, delay_seconds=0)
         return len(names)
 
+    def wake_overslept(self, longest_s: float) -> None:
+        """Start jobs whose delay ends later than any can: the clock was set back meanwhile.
+
+        The engine keeps the end of a delay as a moment of the wall clock.
+        """
+        latest_ms = 1000.0 * (time.time() + longest_s)
+        for row in self._rows(["DELAYED"]):
+            if (row.delay_until_epoch_ms or 0) > latest_ms:
+                self._client.set_workflow_delay(row.workflow_id, delay_seconds=0)
+                logs.get().warning("job.overslept", case_id=row.workflow_id.split("/")[0])
+
     def _names(self, statuses: list[str], prefix: str | None = None) -> list[str]:
-        found = self._client.list_workflows(
+        return [row.workflow_id for row in self._rows(statuses, prefix)]
+
+    def _rows(self, statuses: list[str], prefix: str | None = None) -> list[WorkflowStatus]:
+        return self._client.list_workflows(
             status=statuses, workflow_id_prefix=prefix, load_input=False, load_output=False
         )
-        return [row.workflow_id for row in found]
 
     def close(self) -> None:
         """Give the connections back."""
@@ -243,6 +265,7 @@ class Worker:
         self._queues = queues
         self._poll_s = poll_s
         self._lock: IO[str] | None = None
+        self._pulses: Pulses | None = None
         self._stranded: Counter[str] = Counter()
         self._resumed: Counter[str] = Counter()
         global _handler  # noqa: PLW0603 - the engine calls module-level functions only
@@ -290,8 +313,8 @@ class Worker:
 
     def sweep(self, ledger: Ledger, *, timeout_s: float) -> None:
         """Take over jobs of dead workers, and start those again that this process has lost."""
-        alive = {row.executor_id for row in ledger.workers() if row.age_s < timeout_s}
-        alive.add(self.executor_id)
+        self._pulses = self._pulses or Pulses(ledger.engine)
+        alive = {self.executor_id} | self._pulses.alive(timeout_s=timeout_s)
         pending = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
         for executor in {str(row.executor_id) for row in pending} - alive:
             DBOS._recover_pending_workflows([executor])  # noqa: SLF001 - no public way; see ADR 1

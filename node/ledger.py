@@ -50,6 +50,10 @@ class Recorded(StrEnum):
 class Ledger(CaseFiles, Commitments):
     """The node's database, for the roles that write to it."""
 
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._begun: dict[int, float] = {}  # attempts of this process, by a monotonic clock
+
     # -- receiving ---------------------------------------------------------------------------
 
     def record_instance(self, instance: ReceivedInstance, *, model_id: str) -> bool:
@@ -212,6 +216,7 @@ class Ledger(CaseFiles, Commitments):
                 )
                 .returning(tables.attempt.c.attempt_id)
             ).scalar_one()
+        self._begun[attempt_id] = time.monotonic()
         return attempt_id
 
     def end_attempt(
@@ -227,23 +232,28 @@ class Ledger(CaseFiles, Commitments):
 
         `next_in_s` is how long the next one is delayed.
         """
-        now = time.time()
         values = {
             "outcome": outcome,
             "code": code,
             "sentence": sentence,
-            "next_at": None if next_in_s is None else now + next_in_s,
+            "next_at": None if next_in_s is None else time.time() + next_in_s,
         }
         with self._engine.begin() as connection:
             self._end_attempt(connection, attempt_id, values)
 
-    @staticmethod
-    def _end_attempt(connection: Connection, attempt_id: int, values: Mapping[str, Any]) -> None:
+    def _end_attempt(
+        self, connection: Connection, attempt_id: int, values: Mapping[str, Any]
+    ) -> None:
+        """Record an end; how long it has lasted is told by a clock that nobody sets."""
         table = tables.attempt
+        began = self._begun.pop(attempt_id, None)
+        ended_at: float | sa.ColumnElement[float] = time.time()
+        if began is not None:
+            ended_at = table.c.started_at + (time.monotonic() - began)
         connection.execute(
             table.update()
             .where(table.c.attempt_id == attempt_id, table.c.outcome.is_(None))
-            .values(ended_at=time.time(), **values)
+            .values(ended_at=ended_at, **values)
         )
 
     def give_up(self, begun: CaseRow, attempt_id: int, ending: Ending) -> None:

@@ -148,10 +148,9 @@ class Pipeline:
         try:
             return self._try(job)
         except SQLAlchemyError as error:
-            delivery = self._parts.settings.delivery
-            if job.attempt >= delivery.max_attempts:
+            if job.attempt >= self._parts.settings.delivery.max_attempts:
                 raise
-            wait_s = disposition.delay_s(job.attempt, delivery)
+            following = self._next_try(job)
             logs.get().warning(
                 "stage.retried",
                 case_id=job.case_id,
@@ -159,9 +158,13 @@ class Pipeline:
                 attempt=job.attempt,
                 code=LedgerUnavailableError.code,
                 kind=type(error).__name__,
-                delay_s=wait_s,
+                delay_s=following.delay_s,
             )
-            return [replace(job, attempt=job.attempt + 1, delay_s=wait_s)]
+            return [following]
+
+    def _next_try(self, job: Job) -> Job:
+        wait_s = disposition.delay_s(job.attempt, self._parts.settings.delivery)
+        return replace(job, attempt=job.attempt + 1, delay_s=wait_s)
 
     def _try(self, job: Job) -> list[Job]:
         row = self._ledger.case(job.case_id)
@@ -367,13 +370,12 @@ class Pipeline:
             sentence=str(known),
             place=logs.place_of(error),
         )
-        delivery = self._parts.settings.delivery
         what = disposition.of(known)
-        if job.attempt < disposition.attempts_at_most(what, delivery):
-            wait_s = disposition.delay_s(job.attempt, delivery)
-            self._end_attempt(attempt_id, "retry", known, wait_s)
-            log.warning("stage.retried", delay_s=wait_s)
-            return [replace(job, attempt=job.attempt + 1, delay_s=wait_s)]
+        if job.attempt < disposition.attempts_at_most(what, self._parts.settings.delivery):
+            following = self._next_try(job)
+            self._end_attempt(attempt_id, "retry", known, following.delay_s)
+            log.warning("stage.retried", delay_s=following.delay_s)
+            return [following]
         state = CaseState.REJECTED if what is Disposition.REJECT else CaseState.FAILED
         if self._is_wanted(job):
             self._ledger.give_up(row, attempt_id, disposition.ending_of(known, state))

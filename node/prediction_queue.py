@@ -30,6 +30,7 @@ from node.prediction_rows import (
     PredictionState,
     prediction_row,
 )
+from node.pulse import Pulses
 
 MAX_TRIES = 3
 
@@ -47,6 +48,7 @@ class PredictionQueue:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.pulses = Pulses(engine)
         self._clock: sa.ColumnElement[float] = sa.type_coerce(
             tables.database_clock(engine), sa.Float
         )
@@ -276,13 +278,9 @@ class PredictionQueue:
             ).rowcount
         return failed + queued
 
-    def lost_executors(self, *, timeout_s: float) -> set[str]:
-        """Return the processes that compute a prediction and have not beaten for so long."""
-        worker = tables.worker
-        alive = sa.select(worker.c.executor_id).where(self._clock - worker.c.seen_at < timeout_s)
-        query = sa.select(_row.c.executor_id).where(
-            _row.c.state == PredictionState.RUNNING.value, _row.c.executor_id.not_in(alive)
-        )
+    def running_executors(self) -> set[str]:
+        """Return the processes that compute a prediction, dead or alive."""
+        query = sa.select(_row.c.executor_id).where(_row.c.state == PredictionState.RUNNING.value)
         with self._reading() as connection:
             return {row.executor_id for row in connection.execute(query)}
 

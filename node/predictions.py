@@ -101,7 +101,8 @@ class Predictor:
 
     def take_over(self, *, timeout_s: float) -> None:
         """Queue again what processes were computing that have not beaten for so long."""
-        lost = self._queue.lost_executors(timeout_s=timeout_s) - {self._executor_id}
+        alive = {self._executor_id} | self._queue.pulses.alive(timeout_s=timeout_s)
+        lost = self._queue.running_executors() - alive
         if lost:
             self._recover(lost)
 

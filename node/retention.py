@@ -6,12 +6,12 @@ that some destination lacks. The ledger keeps everything that it knows of a case
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from node import logs, owed
 from node.cases import CaseState
+from node.clocks import SteadyClock
 from node.ledger import Ledger
 from node.peers import Destination
 from node.settings import Retention
@@ -36,7 +36,7 @@ class Purger:
     destinations : sequence of Destination
         Who must have a result before it goes.
     clock : callable, optional
-        Seconds since 1970.
+        Seconds since 1970. A clock that is set forwards must make nothing look old.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class Purger:
         spool: Spool,
         retention: Retention,
         destinations: Sequence[Destination],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._ledger, self._spool, self._retention = ledger, spool, retention
-        self._destinations, self._clock = destinations, clock
+        self._destinations, self._clock = destinations, clock or SteadyClock().timestamp
 
     def look(self) -> None:
         """Finish what an earlier look has begun, then purge what is due."""

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class DemoFailedError(Exception):
 
 def run(folder: Path, *, seed: int, once: bool) -> int:
     """Run the demonstration below `folder`; return the exit code."""
-    folder = folder / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    folder = folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True)
     archive = choose_archive(folder / "archive")
     archive.start()

@@ -138,11 +138,11 @@ class GroupCommit:
             return
         for one, recorded in zip(synced, found, strict=True):
             one.error = InstanceConflictError() if recorded is Recorded.CONFLICT else None
-            if recorded is not Recorded.NEW:
-                self.remove(one.instance)
+            if recorded is not Recorded.NEW:  # by `neuroseg spool check` it may be this very file
+                self._take_back(one.instance)
 
     def _take_back(self, instance: ReceivedInstance) -> None:
-        """Remove the file of a row that was not written; keep it where that is not certain."""
+        """Remove a file that no row of ours names; keep it where that is not certain."""
         with suppress(LedgerUnavailableError), in_the_ledger():
             if self._ledger.path_of(instance.sop_instance_uid) != instance.path:
                 self.remove(instance)

@@ -68,7 +68,8 @@ def read(ledger: LedgerReader, manifest: Manifest, jobs: Jobs, spool: Spool) -> 
     """Return the node's present health."""
     counts = ledger.counts()
     rows = ledger.workers()
-    alive = [row for row in rows if row.age_s < jobs.heartbeat_timeout_s]
+    # After the clock was set back the beat of a dead process lies ahead: no sign of life either.
+    alive = [row for row in rows if abs(row.age_s) < jobs.heartbeat_timeout_s]
     loaded = [
         row.detail
         for row in alive

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from converters.sequences import SeriesKey
 from inference import manifest as manifests
 from inference.declarations import MissingInput
+from node import tables
 from node.cases import CaseState, ClosedBy, Ending
 from node.closing import Closer
 from node.disposition import ending_of
@@ -174,6 +175,33 @@ def test_a_pacs_that_is_away_holds_nothing_up(small_study: WrittenStudy, desk: D
     take_in(paths_of(small_study), desk.spool, desk.ledger)
     assert desk.after(30).state is CaseState.RECEIVING
     assert desk.after(61).closed_by is ClosedBy.QUIET
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_is_set_in_mid_transfer_neither_closes_a_case_nor_strands_it(
+    small_study: WrittenStudy, desk: Desk, hours: int
+) -> None:
+    desk.started(Assemble(settle_s=300.0, quiet_s=3000.0, deadline_s=30000.0))
+    take_in(paths_of(small_study, "flair", "t1", "t1gd"), desk.spool, desk.ledger)
+    assert desk.after(100).state is CaseState.RECEIVING
+    take_in(paths_of(small_study, "t2"), desk.spool, desk.ledger)
+    with desk.ledger.engine.begin() as connection:  # as the receiver stamps it with such a clock
+        stamp = tables.case.c.last_received_at + 3600.0 * hours
+        connection.execute(tables.case.update().values(last_received_at=stamp))
+    assert desk.after(101).state is CaseState.RECEIVING
+    assert desk.after(300).state is CaseState.RECEIVING
+    row = desk.after(500)
+    assert (row.state, row.closed_by) == (CaseState.COMPLETE, ClosedBy.COMPLETE)
+
+
+def test_a_node_that_was_down_waits_for_what_its_sender_could_not_send(
+    small_study: WrittenStudy, desk: Desk
+) -> None:
+    take_in(paths_of(small_study, "flair", "t1", "t1gd"), desk.spool, desk.ledger)
+    desk.clock.ahead_s = 1000.0
+    desk.started(Assemble(settle_s=300.0, quiet_s=600.0, deadline_s=3600.0))
+    assert desk.after(1001).state is CaseState.RECEIVING
+    assert desk.after(1700).state is CaseState.REJECTED
 
 
 # -- the operator ---------------------------------------------------------------------------------

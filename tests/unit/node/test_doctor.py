@@ -79,6 +79,13 @@ def test_a_full_disk_is_told_with_its_floor(tmp_path: Path) -> None:
     assert "floor 4398046511104 MiB" in found.detail
 
 
+def test_the_quota_of_the_spool_is_named(tmp_path: Path) -> None:
+    spool = {"path": tmp_path, "free_floor_bytes": 0}
+    assert finding("spool", settings_in(tmp_path, spool=spool)).detail.endswith("no quota")
+    limited = {**spool, "quota_bytes": 3 * 2**30}
+    assert finding("spool", settings_in(tmp_path, spool=limited)).detail.endswith("3072 MiB")
+
+
 def test_a_file_in_place_of_the_ledger_is_told(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_text("no database at all, but long enough for a header")
     found = finding("ledger", settings_in(tmp_path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -112,6 +113,20 @@ def test_a_delayed_job_can_be_hastened(queue: Jobs, recorder: _Recorder) -> None
     assert queue.hasten("patient") == 1
     wait_until(lambda: recorder.done[later["b"]] == 1, 15, "the other to run")
     assert queue.hasten("patient") == 0
+
+
+def test_a_delay_that_a_clock_set_back_has_made_endless_ends(
+    queue: Jobs, recorder: _Recorder
+) -> None:
+    later = _job("patient", attempt=2, destination="overslept").job_id
+    queue.submit(_job("patient", destination="overslept"))
+    wait_until(lambda: later in queue._names(["DELAYED"]), 15, "the delay")
+    queue.wake_overslept(3600.0)
+    assert later in queue._names(["DELAYED"])  # it waits as long as it was told to
+    in_two_hours = int(1000 * (time.time() + 7200))  # which is what the engine has kept by then
+    queue._client.set_workflow_delay(later, delay_until_epoch_ms=in_two_hours)
+    queue.wake_overslept(3600.0)
+    wait_until(lambda: recorder.done[later] == 1, 15, "the job to run")
 
 
 def test_a_defect_in_a_job_leaves_a_dead_job_and_harms_no_other(

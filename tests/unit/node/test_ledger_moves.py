@@ -279,6 +279,21 @@ def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(
     assert sorted(name for (name,) in found) == ["imaging_case", "ledger_meta"]
 
 
+@pytest.mark.parametrize("step_s", [-7200.0, 7200.0])
+def test_an_attempt_lasts_as_long_as_it_does_whatever_the_clock_is_set_to(
+    ledger: Ledger, step_s: float
+) -> None:
+    row = opened(ledger)
+    attempt_id = ledger.begin_attempt(row.case_id, Stage.CONVERT)
+    with ledger.engine.begin() as connection:  # as if the clock had been set since
+        table = tables.attempt
+        connection.execute(table.update().values(started_at=table.c.started_at - step_s))
+    ledger.end_attempt(attempt_id, outcome="done")
+    (attempt,) = ledger.attempts(row.case_id)
+    assert attempt.ended_at is not None
+    assert 0.0 <= (attempt.ended_at - attempt.started_at).total_seconds() < 60.0
+
+
 def test_a_worker_that_beats_is_young_and_ages_otherwise(ledger: Ledger) -> None:
     def age() -> float:
         (worker,) = ledger.workers()

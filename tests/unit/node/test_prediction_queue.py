@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from node import tables
 from node.errors import PredictionQueueFullError, PredictionUnknownError
@@ -180,25 +179,12 @@ def test_a_process_that_is_told_to_stop_costs_no_try(queue: PredictionQueue) -> 
     assert _taken(queue).tries == 1
 
 
-def test_a_process_that_does_not_beat_is_lost(queue: PredictionQueue, tmp_path: Path) -> None:
-    del tmp_path
-    for name in ("alive/infer", "dead/infer", "never/infer"):
+def test_who_computes_is_known(queue: PredictionQueue) -> None:
+    for name in ("a/infer", "b/infer"):
         _queued(queue)
         _taken(queue, name)
-    clock = tables.database_clock(queue._engine)
-    ages = {"alive/infer": 1.0, "dead/infer": 100.0, "idle/infer": 100.0}
-    with queue._engine.begin() as connection:
-        for name, age_s in ages.items():
-            connection.execute(
-                tables.worker.insert().values(
-                    executor_id=name,
-                    role="infer",
-                    host="h",
-                    pid=1,
-                    seen_at=sa.type_coerce(clock, sa.Float) - age_s,
-                )
-            )
-    assert queue.lost_executors(timeout_s=60.0) == {"dead/infer", "never/infer"}
+    _queued(queue)
+    assert queue.running_executors() == {"a/infer", "b/infer"}
 
 
 def test_a_web_process_forgets_what_its_forerunner_received_or_waited_for(

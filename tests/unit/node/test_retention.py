@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from node.cases import FINAL, CaseState, DeliveryReceipt, Ending, Transport
+from node.clocks import SteadyClock
 from node.errors import CasePurgedError
 from node.ledger import Ledger
 from node.peers import Destination
@@ -234,6 +235,27 @@ def test_a_purge_that_dies_is_finished_and_touches_nothing_that_came_meanwhile(
     assert ledger.doomed() == []
     assert ledgers.newest(ledger).revision == 2
     assert ledger.case(case_id).purged_at is not None
+
+
+def test_a_clock_that_is_set_forwards_makes_no_file_old(ledger: Ledger, spool: Spool) -> None:
+    case_id = _ended(ledger, spool, CaseState.DELIVERED)
+    wall, elapsed = [datetime.now(UTC)], [0.0]
+    clock = SteadyClock(lambda: wall[0], lambda: elapsed[0])
+    retention = _of(CaseState.DELIVERED, 30.0).model_copy(update={"volumes_days": 2.0})
+    purger = Purger(ledger, spool, retention, (), clock.timestamp)
+    before = _files(spool)
+    wall[0] += timedelta(days=400)
+    purger.look()
+    assert _files(spool) == before
+    elapsed[0] = 31 * 86400.0
+    purger.look()
+    assert _files(spool) == set()
+    assert ledger.case(case_id).purged_at is not None
+
+
+def test_the_clock_of_a_purger_is_one_that_nobody_sets(ledger: Ledger, spool: Spool) -> None:
+    purger = Purger(ledger, spool, NEVER, ())
+    assert getattr(purger._clock, "__self__", None).__class__ is SteadyClock
 
 
 def test_nobody_works_on_a_case_without_files(ledger: Ledger, spool: Spool) -> None:

@@ -314,7 +314,8 @@ def test_secrets_are_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         tmp_path,
         f"[ledger]\nurl = 'postgresql://u:{SECRET}@db/l'\n[jobs]\nurl = 'postgresql://{SECRET}'\n"
         "[[destinations]]\nname = 'a'\ntransport = 'stow'\nurl = 'http://a'\n"
-        f"password = '{SECRET}'\nbearer_token = '{SECRET}'\n",
+        f"password = '{SECRET}'\nbearer_token = '{SECRET}'\n"
+        f"[notify.webhook]\nurl = 'http://a'\nsecret = '{SECRET}{SECRET}'\n",
     )
     monkeypatch.setenv("NEUROSEG_JOBS__URL", f"postgresql://{SECRET}")
     loaded = settings.load(path)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from pydicom.dataset import Dataset
 
 from node import owed
-from node.cases import CaseState
+from node.cases import CaseState, CommitmentReport
 from node.closing import Closer
+from node.deliver.receipt import receipt_of
 from node.jobs import Jobs
 from node.ledger import Ledger
 from node.peers import Destination
@@ -346,3 +348,22 @@ def test_a_destination_that_is_not_asked_waits_for_no_other(
     ]
     receipts = [one for one in ledger.receipts(row.case_id) if one.destination == "plain"]
     assert {one.status_code for one in receipts} == {"0xB007"}
+
+
+def test_a_clock_that_was_set_back_before_the_question_keeps_no_lost_object(
+    row: CaseRow, ledger: Ledger
+) -> None:
+    """A receipt of an hour to come is still one from before the question."""
+    lost = ledger.results(row.case_id)[0]
+    there = receipt_of(lost, asking(1), "0x0000", 1)
+    ledger.save_receipt(replace(there, delivered_at=there.delivered_at + timedelta(hours=2)))
+    question = ledger.begin_commitment(
+        row.case_id, "pacs", [lost.sop_instance_uid], ae_title="PACS"
+    )
+    report = CommitmentReport(
+        transaction_uid=question,
+        committed=frozenset(),
+        failures={lost.sop_instance_uid: NO_SUCH_OBJECT},
+    )
+    ledger.save_report(report, ae_title="PACS")
+    assert ledger.receipts(row.case_id) == []

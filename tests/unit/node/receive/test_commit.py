@@ -173,3 +173,16 @@ def test_who_waits_too_long_withdraws_and_leaves_nothing(
     assert [path for path, _ in spool.instance_files()] == [first[0].path]
     with pytest.raises(InstanceConflictError):
         group.keep(*_placed(spool, "1.1", sha256="c" * 64))
+
+
+def test_a_file_that_a_check_of_the_spool_has_taken_in_meanwhile_is_kept(
+    group: GroupCommit, spool: Spool, ledger: Ledger
+) -> None:
+    """A clock that is set forwards makes a fresh file look like one without a row."""
+    one, folder = _placed(spool, "1.1")
+    assert ledger.record_instance(one, model_id=MODEL)
+    group.keep(one, folder)
+    assert spool.instance_path(one.path).is_file()
+    again, folder = _placed(spool, "1.1")
+    group.keep(again, folder)
+    assert not spool.instance_path(again.path).exists()

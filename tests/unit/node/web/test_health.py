@@ -105,7 +105,10 @@ def test_an_unreadable_ledger_is_a_problem_but_no_death(node: WebNode, client: T
     assert client.get("/livez").status_code == 200
 
 
-@pytest.mark.parametrize(("age_s", "condition"), [(0.0, "alive"), (20.0, "late"), (61.0, "silent")])
+@pytest.mark.parametrize(
+    ("age_s", "condition"),
+    [(0.0, "alive"), (20.0, "late"), (61.0, "silent"), (-7200.0, "silent")],  # the clock was set
+)
 def test_a_silent_role_is_shown_before_it_counts_as_dead(
     node: WebNode, age_s: float, condition: str
 ) -> None:
