@@ -43,11 +43,12 @@ def test(settings: Settings) -> None:
 @click.pass_obj
 def list_(settings: Settings, limit: int) -> None:
     """List what people were told, and how each channel stands."""
-    from node import case_commands
     from node.outbox import Outbox
+    from node.reading import LedgerReader
 
-    with case_commands.reading(settings) as ledger:
-        told = Outbox(ledger.engine).recent(limit)
+    ledger = LedgerReader(settings.ledger_url)
+    told = Outbox(ledger.engine).recent(limit)
+    ledger.close()
     for one in told:
         notice = one.notice
         where = f" to {notice.destination}" if notice.destination else ""
