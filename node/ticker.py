@@ -15,7 +15,7 @@ from node import logs
 class Ticker(threading.Thread):
     """Calls a function again and again until it is stopped; `stop` waits for a running call."""
 
-    def __init__(self, name: str, period_s: float, action: Callable[[], None]) -> None:
+    def __init__(self, name: str, period_s: float, action: Callable[[], object]) -> None:
         super().__init__(name=name, daemon=True)
         self._period_s = period_s
         self._action = action

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from email import message_from_bytes, policy
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -103,7 +104,7 @@ def test_a_delivery_given_up_and_a_held_result_are_told_by_the_pipeline(
 
 def test_a_receiver_that_comes_back_gets_the_very_same_notice(ledger: Ledger) -> None:
     ledger.end_case(ledgers.opened(ledger).case_id, ledgers.FAILED)
-    waits = {"first_delay_s": 0.0, "longest_delay_s": 0.001}
+    waits: dict[str, Any] = {"first_delay_s": 0.0, "longest_delay_s": 0.001}
     redirect = Reply(status=307, headers={"Location": f"http://127.0.0.1:{closed_port()}/"})
     with HttpPeer(Reply(status=500)) as broken, HttpPeer(redirect) as moved:
         for url in (f"http://127.0.0.1:{closed_port()}/", broken.url, moved.url):
@@ -126,7 +127,7 @@ def test_waits_grow_until_they_come_to_the_deadline_and_then_it_is_said_in_the_l
 ) -> None:
     logs.configure(strict=True)
     ledger.end_case(ledgers.opened(ledger).case_id, ledgers.FAILED)
-    waits = {"first_delay_s": 0.01, "longest_delay_s": 0.04, "deadline_s": 0.12}
+    waits: dict[str, Any] = {"first_delay_s": 0.01, "longest_delay_s": 0.04, "deadline_s": 0.12}
     url = f"http://127.0.0.1:{closed_port()}/{SECRET}"
     notifier = Notifier(Outbox(ledger.engine), notify(url, **waits))
     notifier.route()
