@@ -53,7 +53,7 @@ class Desk:
     def __init__(self, spool: Spool, ledger: Ledger, jobs: Jobs) -> None:
         self.spool, self.ledger, self.clock = spool, ledger, Clock()
         self._jobs = jobs
-        self._instance_count, self._base_s = 0, 0.0
+        self._held, self._base_s = frozenset[str](), 0.0
         self.closer = self.started()
 
     def started(self, waiting: Assemble = WAITING, source: Source | None = None) -> Closer:
@@ -72,9 +72,9 @@ class Desk:
 
         The clock only runs: what has come since is found by a look first.
         """
-        count = sum(1 for _ in self.ledger.instance_files())
-        if count != self._instance_count:
-            self._instance_count, self._base_s = count, self.clock.ahead_s
+        held = frozenset(one.path for one in self.ledger.instance_files())
+        if held != self._held:  # no name is ever used twice
+            self._held, self._base_s = held, self.clock.ahead_s
             self.closer.look()
         self.clock.ahead_s = max(self.clock.ahead_s, self._base_s + seconds)
         self.closer.look()
