@@ -154,11 +154,7 @@ def test_a_brain_mask_that_the_model_needs_and_that_is_absent_is_told(tmp_path: 
         ("[space]", "[space]", True),
         ('mask = "nonzero"', 'mask = "brain"', False),
         ('crop = "foreground"', 'crop = "brain"', False),
-        (
-            "background_index = 0",
-            "background_index = 0\n[postprocess]\nclip_to_brain = true",
-            False,
-        ),
+        ("clip_to_brain = false", "clip_to_brain = true", False),
     ],
 )
 def test_a_model_for_whole_heads_may_need_the_brain_mask_too(
@@ -166,7 +162,14 @@ def test_a_model_for_whole_heads_may_need_the_brain_mask_too(
 ) -> None:
     folder = tmp_path / "model"
     shutil.copytree(MODEL, folder)
-    text = (folder / "model.toml").read_text().replace('skull = "stripped"', 'skull = "any"')
+    text = (folder / "model.toml").read_text()
+    for needing, without in (
+        ('mask = "brain"\noutside = "kept"', 'mask = "nonzero"'),
+        ('crop = "brain"\ncrop_margin_mm = 12.0', 'crop = "foreground"'),
+        ("clip_to_brain = true", "clip_to_brain = false"),
+    ):
+        assert needing in text
+        text = text.replace(needing, without)
     assert old in text
     (folder / "model.toml").write_text(text.replace(old, new, 1))
     model = {"folder": folder, "brain_mask_folder": tmp_path}
