@@ -72,8 +72,8 @@ def test_show_tells_what_a_model_declares() -> None:
         "DEMONSTRATION",
         "t1gd (T1gd)",
         "may be missing: t2",
-        "2 x 2 x 2 mm, skull stripped",
-        "64 x 80 x 64, overlap 0.5, gaussian, crop foreground",
+        "1.5 x 1.5 x 1.5 mm, skull any",
+        "80 x 96 x 80, overlap 0.5, gaussian, crop brain",
         "label 1      Oedema (SCT 79654002 Edema)",
         "from         not stated",
     ):
