@@ -84,7 +84,7 @@ class CaseEncoder:
         pages: Sequence[Page],
         receivers: Collection[Destination],
         *,
-        empty_seg: bool = True,
+        empty_seg: bool,
     ) -> list[EncodedObject]:
         """Return what is to be delivered, and the SEG and the report whoever wants them.
 

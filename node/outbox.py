@@ -75,12 +75,10 @@ class Outbox:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._clock: sa.ColumnElement[float] = sa.type_coerce(
-            tables.database_clock(engine), sa.Float
-        )
+        self._clock = tables.database_clock(engine)
 
     def _reading(self) -> AbstractContextManager[Connection]:
-        return self._engine.execution_options(reads_only=True).begin()
+        return tables.reading(self._engine)
 
     def route(self, channels: Collection[str], events: Collection[Event]) -> int:
         """Address what was recorded since to every channel; return how many events there were.

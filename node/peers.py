@@ -20,7 +20,8 @@ from converters.volume import Role
 from node.cases import Event, ObjectKind, Transport
 
 _AE_TITLE_LENGTH = 16
-_SECRET_LENGTH = 16
+SECRET_LENGTH: Final = 16
+"""The fewest characters of a secret that signs."""
 
 
 def _valid_ae_title(value: str) -> str:
@@ -168,8 +169,8 @@ class Webhook(Branch):
         secret = self.secret.get_secret_value()
         if bool(secret) == bool(self.secret_file):
             raise ValueError("a webhook needs a secret or a secret_file, one of them")
-        if secret and len(secret) < _SECRET_LENGTH:
-            raise ValueError(f"the secret of a webhook has at least {_SECRET_LENGTH} characters")
+        if secret and len(secret) < SECRET_LENGTH:
+            raise ValueError(f"the secret of a webhook has at least {SECRET_LENGTH} characters")
         return self
 
 

@@ -49,12 +49,10 @@ class PredictionQueue:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.pulses = Pulses(engine)
-        self._clock: sa.ColumnElement[float] = sa.type_coerce(
-            tables.database_clock(engine), sa.Float
-        )
+        self._clock = tables.database_clock(engine)
 
     def _reading(self) -> AbstractContextManager[Connection]:
-        return self._engine.execution_options(reads_only=True).begin()
+        return tables.reading(self._engine)
 
     def _alone(self, connection: Connection) -> None:
         """Let no other process count or number predictions until this transaction ends."""

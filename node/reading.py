@@ -53,7 +53,7 @@ class LedgerReader:
         return self._engine
 
     def _reading(self) -> AbstractContextManager[Connection]:
-        return self._engine.execution_options(reads_only=True).begin()
+        return tables.reading(self._engine)
 
     def digest_of(self, sop_instance_uid: str) -> str | None:
         """Return the digest of a stored instance, None when there is none."""
@@ -72,7 +72,7 @@ class LedgerReader:
     def workers(self) -> list[WorkerRow]:
         """Return every process that ever beat, with the time since."""
         table = tables.worker
-        age = (sa.type_coerce(self._clock, sa.Float) - table.c.seen_at).label("age_s")
+        age = (self._clock - table.c.seen_at).label("age_s")
         with self._reading() as connection:
             return [rows.worker_row(row) for row in connection.execute(sa.select(table, age))]
 

@@ -108,6 +108,13 @@ class WorkerRow:
     age_s: float
     detail: dict[str, Any] | None
 
+    def is_alive(self, timeout_s: float) -> bool:
+        """Say whether it was seen within so long.
+
+        After the clock was set back the beat of a dead process lies ahead: no sign of life either.
+        """
+        return abs(self.age_s) < timeout_s
+
 
 def _utc(seconds: float | None) -> Any:  # noqa: ANN401 - datetime, or None where the column may be
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -6,6 +6,7 @@ row survives a power cut.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy as sa
@@ -279,11 +280,17 @@ def _check_version(connection: Connection) -> None:
         raise LedgerSchemaError(found=found, expected=SCHEMA_VERSION)
 
 
-def database_clock(engine: Engine) -> sa.TextClause:
+def reading(engine: Engine) -> AbstractContextManager[Connection]:
+    """Return a transaction that only reads: it waits for no writer."""
+    return engine.execution_options(reads_only=True).begin()
+
+
+def database_clock(engine: Engine) -> sa.ColumnElement[float]:
     """Return an expression for the database's own clock, seconds since 1970.
 
     Machines that share a ledger compare heartbeats by one clock, whatever theirs say.
     """
-    if engine.dialect.name == "sqlite":
-        return sa.text("(julianday('now') - 2440587.5) * 86400.0")
-    return sa.text("extract(epoch from clock_timestamp())")
+    is_sqlite = engine.dialect.name == "sqlite"
+    told = "(julianday('now') - 2440587.5) * 86400.0"
+    clock = sa.text(told if is_sqlite else "extract(epoch from clock_timestamp())")
+    return sa.type_coerce(clock, sa.Float)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from node import tables
+from node.cases import CaseState
 from node.reading import LedgerReader
 
 BOUNDS_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
@@ -64,7 +65,7 @@ class Tallies:
 
 def read(ledger: LedgerReader) -> Tallies:
     """Return what the ledger adds up to now, in one transaction."""
-    with ledger.engine.execution_options(reads_only=True).begin() as connection:
+    with tables.reading(ledger.engine) as connection:
 
         def counted(table: sa.Table, *columns: str, where: Any = True) -> dict[Any, int]:  # noqa: ANN401
             named = [table.c[one] for one in columns]
@@ -77,15 +78,15 @@ def read(ledger: LedgerReader) -> Tallies:
         case, attempt, instance = tables.case, tables.attempt, tables.instance
         ended = attempt.c.outcome.is_not(None)
         done = attempt.c.outcome == "done"
-        delivered = (case.c.state == "delivered") & case.c.closed_at.is_not(None)
+        delivered = (case.c.state == CaseState.DELIVERED.value) & case.c.closed_at.is_not(None)
         kept = sa.select(
             sa.func.count(), sa.func.coalesce(sa.func.sum(instance.c.byte_count), 0)
         ).select_from(instance)
         count, byte_count = connection.execute(kept).one()
         took = attempt.c.ended_at - attempt.c.started_at
         turnaround = case.c.updated_at - case.c.last_received_at
-        whole = _durations(connection, sa.literal("all"), turnaround, case, delivered)
-        nothing = Durations(count=0, sum_s=0.0, within=(0,) * len(BOUNDS_S))
+        stages = sa.select(attempt.c.stage, *_sums(took)).where(done).group_by(attempt.c.stage)
+        whole = sa.select(*_sums(turnaround)).where(delivered)
         latest = (
             sa.select(case.c.summary)
             .where(case.c.summary.is_not(None))
@@ -96,8 +97,8 @@ def read(ledger: LedgerReader) -> Tallies:
             states={state: many for (state,), many in counted(case, "state").items()},
             codes=counted(case, "state", "code", where=case.c.code.is_not(None)),
             attempts=counted(attempt, "stage", "destination", "outcome", "code", where=ended),
-            stages=_durations(connection, attempt.c.stage, took, attempt, done),
-            turnaround=whole.get("all", nothing),
+            stages={stage: _durations(sums) for stage, *sums in connection.execute(stages)},
+            turnaround=_durations(connection.execute(whole).one()),
             receipts=counted(tables.receipt, "destination", "transport", "status_code"),
             instance_count=int(count),
             instance_bytes=int(byte_count),
@@ -105,24 +106,16 @@ def read(ledger: LedgerReader) -> Tallies:
         )
 
 
-def _durations(
-    connection: sa.Connection,
-    name: sa.ColumnElement[str],
-    took: sa.ColumnElement[float],
-    table: sa.Table,
-    where: sa.ColumnElement[bool],
-) -> dict[str, Durations]:
-    """Return the durations of the rows of a table, by name."""
+def _sums(took: sa.ColumnElement[float]) -> list[sa.ColumnElement[Any]]:
+    """Return what is asked for about durations: how many, the sum, how many within each bound."""
     within = [sa.func.sum(sa.case((took <= bound, 1), else_=0)) for bound in BOUNDS_S]
-    query = sa.select(name, sa.func.count(), sa.func.sum(took), *within)
-    query = query.select_from(table).where(where)
-    if isinstance(name, sa.Column):
-        query = query.group_by(name)
-    return {
-        row[0]: Durations(count=row[1], sum_s=float(row[2]), within=tuple(map(int, row[3:])))
-        for row in connection.execute(query)
-        if row[1]
-    }
+    sums = [sa.func.coalesce(one, 0) for one in (sa.func.sum(took), *within)]
+    return [sa.func.count(), *sums]
+
+
+def _durations(sums: Sequence[Any]) -> Durations:
+    count, sum_s, *within = sums
+    return Durations(count=count, sum_s=float(sum_s), within=tuple(map(int, within)))
 
 
 def recent(latest: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[float]]:

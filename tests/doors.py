@@ -236,6 +236,17 @@ class Peer:
             self.socket.sendall(pdv(context_id, 2, pieces[-1]))
         return self.read_response()
 
+    def begin_store(self) -> None:
+        """Send the command of an instance whose data set is to follow."""
+        command = {
+            0x0002: MRImageStorage.encode(),
+            0x0100: struct.pack("<H", 1),
+            0x0110: self.next_message_id(),
+            0x0800: struct.pack("<H", 0),
+            0x1000: b"1.2.3",
+        }
+        self.send_command(command, 1)
+
     def store_dataset(self, ds: Dataset) -> Answer:
         """Send a data set that speaks the truth about itself."""
         return self.store(encoded(ds), sop_instance_uid=ds.SOPInstanceUID.encode())

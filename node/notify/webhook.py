@@ -20,13 +20,12 @@ from urllib.parse import SplitResult, urlsplit
 
 from node.notify import message, wire
 from node.outbox import Notice
-from node.peers import Webhook
+from node.peers import SECRET_LENGTH, Webhook
 
 CHANNEL: Final = "webhook"
 TIMESTAMP: Final = "X-NeuroSeg-Timestamp"
 SIGNATURE: Final = "X-NeuroSeg-Signature"
 _PORTS: Final = {"http": 80, "https": 443}
-_SECRET_LENGTH: Final = 16
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
@@ -55,8 +54,8 @@ def send(notice: Notice, webhook: Webhook, *, page_url: str, now: datetime) -> N
         It was not acknowledged.
     """
     secret = wire.secret_of(CHANNEL, webhook.secret, webhook.secret_file)
-    if len(secret) < _SECRET_LENGTH:
-        raise wire.failed(CHANNEL, f"its secret has less than {_SECRET_LENGTH} characters")
+    if len(secret) < SECRET_LENGTH:
+        raise wire.failed(CHANNEL, f"its secret has less than {SECRET_LENGTH} characters")
     body = json.dumps(message.facts_of(notice, page_url)).encode()
     timestamp = str(int(now.timestamp()))
     headers = {

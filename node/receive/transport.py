@@ -22,7 +22,7 @@ from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu import _PDUType
 from pynetdicom.transport import AssociationSocket
 
-from node import logs
+from node import logs, pace
 
 WAIT_S = 0.005  # for the peer or for our other thread, whichever speaks first
 
@@ -30,7 +30,6 @@ _ASSOCIATE_RQ, _P_DATA = 0x01, 0x04  # PS3.8 9.3.1
 _AE_TITLES = slice(10, 42)  # PS3.8 Table 9-11: called, then calling, 16 bytes each
 _AE_TITLE_LENGTH = 16
 _FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
-_LEAST_BYTES_A_SECOND = 1024
 _MAX_OTHER_PDU_BYTES = 2**20  # an A-ASSOCIATE-RQ of 128 contexts in all syntaxes has 0.2 MB
 
 
@@ -69,8 +68,7 @@ class Pace:
         byte_count : int
             What has come now.
         patience_s : float or None
-            How long a peer may be silent. Beyond it a message needs a kilobyte a second, a
-            hundredth of what the slowest link brings; None waits for ever.
+            How long a peer may be silent, see `node.pace`; None waits for ever.
         """
         now = self._clock()
         if self._began is None:
@@ -78,7 +76,7 @@ class Pace:
         self._byte_count += byte_count
         if patience_s is None:
             return False
-        return self._byte_count < (now - self._began - patience_s) * _LEAST_BYTES_A_SECOND
+        return pace.is_too_slow(self._byte_count, now - self._began, patience_s)
 
 
 class WaitingSocket(AssociationSocket):

@@ -139,18 +139,21 @@ class Api:
             The name is not on the list of files that are given out.
         """
         name = str(request.path_params["name"])
-        if name not in downloads.files_of(self._sources.manifest.roles):
+        media_type = downloads.files_of(self._sources.manifest.roles).get(name)
+        if media_type is None:
             raise ResourceUnknownError
-        return self._file_of(request, name, disposition="attachment")
+        return self._file_of(request, name, media_type, disposition="attachment")
 
-    def _file_of(self, request: Request, name: str, *, disposition: str) -> Response:
+    def _file_of(
+        self, request: Request, name: str, media_type: str = "image/png", *, disposition: str
+    ) -> Response:
         row = self._sources.ledger.case(query.case_id_of(request))
         path = downloads.case_file(self._sources.spool, row.case_id, name)
         if not path.is_file():
             raise CaseFileAbsentError(name=name)
         return FileResponse(
             path,
-            media_type=downloads.files_of(self._sources.manifest.roles).get(name, "image/png"),
+            media_type=media_type,
             filename=f"neuroseg-{row.case_id[: views.SHORT_ID_LENGTH]}-{name}",
             content_disposition_type=disposition,
             stat_result=path.stat(),

@@ -9,12 +9,12 @@ from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
+from node import pace
 from node.errors import UploadSlowError
 
 BLOCK_BYTES: Final = 2**18
 _DRAINED_BYTES: Final = 64 * 2**20
 _DRAINED_S: Final = 5.0
-_LEAST_BYTES_A_SECOND: Final = 1024
 
 
 class Body:
@@ -63,7 +63,7 @@ class Body:
         """Refuse what holds a place in the queue with a byte now and then."""
         if seconds > self._patience_s:
             raise UploadSlowError(state="not whole after", seconds=self._patience_s)
-        if byte_count < (seconds - self._silence_s) * _LEAST_BYTES_A_SECOND:
+        if pace.is_too_slow(byte_count, seconds, self._silence_s):
             raise UploadSlowError(state="nearly silent for", seconds=seconds)
 
     async def drain(self) -> None:

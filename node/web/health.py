@@ -68,8 +68,7 @@ def read(ledger: LedgerReader, manifest: Manifest, jobs: Jobs, spool: Spool) -> 
     """Return the node's present health."""
     counts = ledger.counts()
     rows = ledger.workers()
-    # After the clock was set back the beat of a dead process lies ahead: no sign of life either.
-    alive = [row for row in rows if abs(row.age_s) < jobs.heartbeat_timeout_s]
+    alive = [row for row in rows if row.is_alive(jobs.heartbeat_timeout_s)]
     loaded = [
         row.detail
         for row in alive

@@ -132,12 +132,9 @@ class _Node(Collector):
 def _of_results(latest: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     """Yield how the latest 200 results spread: a model or a scanner that drifts shows here."""
     yield _gauge("recent_results", "Results that the spreads are of", [], {(): len(latest)})
-    named = {
-        "recent_volume_ml": ("Volume of each label", ("volumes_ml",)),
-        "recent_region_ml": ("Volume of each region", ("regions_ml",)),
-    }
-    for name, (told, (key,)) in named.items():
-        yield _spread(name, told, tallies.recent(latest, key))
+    volumes, regions = (tallies.recent(latest, key) for key in ("volumes_ml", "regions_ml"))
+    yield _spread("recent_volume_ml", "Volume of each label", volumes)
+    yield _spread("recent_region_ml", "Volume of each region", regions)
     entropies = [one["uncertainty"] for one in latest if one.get("uncertainty")]
     by_label = tallies.recent(entropies, "mean_by_label")
     yield _spread("recent_entropy", "Mean entropy of each label, 0 is sure", by_label)

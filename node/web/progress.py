@@ -75,7 +75,7 @@ def windows_view(
     """Return how far the process that segments a case has come; None where none does."""
     for worker in workers:
         detail = worker.detail or {}
-        if abs(worker.age_s) < timeout_s and detail.get("case_id") == row.case_id:
+        if worker.is_alive(timeout_s) and detail.get("case_id") == row.case_id:
             return WindowsView(
                 windows_done=int(detail["windows_done"]), window_count=int(detail["window_count"])
             )

@@ -393,14 +393,7 @@ def test_a_full_ledger_is_answered_with_out_of_resources(door: Door) -> None:
 @pytest.mark.parametrize("ending", ["abort", "close", "reset", "mid-PDU"])
 def test_a_peer_that_vanishes_in_mid_instance_leaves_nothing(door: Door, ending: str) -> None:
     peer = Peer(door.port).associate()
-    command = {
-        0x0002: MRImageStorage.encode(),
-        0x0100: struct.pack("<H", 1),
-        0x0110: peer.next_message_id(),
-        0x0800: struct.pack("<H", 0),
-        0x1000: b"1.2.3",
-    }
-    peer.send_command(command, 1)
+    peer.begin_store()
     peer.socket.sendall(pdv(1, 0, bytes(1000)))
     wait_until(door.files, 5, "the temporary file")
     if ending == "abort":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from pydicom.uid import MRImageStorage
 
 from node.receive.transport import Pace
 from tests.doors import AbortedError, Door, Peer, make_instance, pdv
@@ -61,14 +59,7 @@ def _seconds_until_cut(connection: socket.socket, pieces: Iterator[bytes]) -> fl
 def test_a_data_set_that_comes_byte_by_byte_is_cut_off(door: Door) -> None:
     """Each of its PDUs would put off a deadline that asks for silence."""
     with Peer(door.port) as peer:
-        command = {
-            0x0002: MRImageStorage.encode(),
-            0x0100: struct.pack("<H", 1),
-            0x0110: peer.next_message_id(),
-            0x0800: struct.pack("<H", 0),
-            0x1000: b"1.2.3",
-        }
-        peer.send_command(command, 1)
+        peer.begin_store()
         assert _is_verified(door)  # nobody waits for it
         seconds = _seconds_until_cut(peer.socket, iter(lambda: pdv(1, 0, b"\0"), b""))
     assert seconds < 30

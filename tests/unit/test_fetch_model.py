@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import torch
 from inference import manifest
 from scripts import fetch_model
 from tests import checkpoints, wandb_server
+from tests.waiting import wait_until
 from tests.wandb_server import KEY, REFERENCE, Shelf
 
 ROOT = Path(__file__).parents[2]
@@ -157,8 +157,7 @@ def test_a_server_that_is_slow_or_absent_is_given_up(shelf: Shelf, fetch: Fetch)
 
 def test_a_client_that_is_killed_is_said(shelf: Shelf, fetch: Fetch) -> None:
     def kill() -> None:
-        while not shelf.asked:
-            time.sleep(0.1)
+        wait_until(lambda: shelf.asked, 60, "the client to ask")
         multiprocessing.active_children()[0].kill()
 
     shelf.delay_s = 20.0
