@@ -32,6 +32,7 @@ from converters.volume import Code, LabelMap, Layers, Segment
 __all__ = ["SegIdentity", "build_segmentation", "check_segmentation"]
 
 _LONG_STRING = re.compile(r"[^\\\x00-\x1f]{1,64}")  # LO, PS3.5 6.2
+_PRIVATE_AND_FRAMES = 0x00410000  # first tag after what says of whom, when and by what
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
@@ -201,7 +202,7 @@ def dress(derived: hd.SOPClass, first: Dataset, identity: SegIdentity, created: 
     What highdicom draws or reads from the clock is replaced, so that the bytes repeat.
     """
     own_text = seg_sources.text_of(derived)
-    source = copy.deepcopy(first)
+    source = copy.deepcopy(first[:_PRIVATE_AND_FRAMES])
     source.decode()  # text still raw would be written in its old bytes, whatever we declare
     derived.copy_patient_and_study_information(source)
     derived.BodyPartExamined = seg_sources.usable(source, "BodyPartExamined") or "BRAIN"

@@ -6,6 +6,7 @@ are copied as they stand, in a character set that holds them.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import charset
 from pydicom.config import RAISE
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
@@ -102,7 +105,8 @@ def carriers_of(
     several. Frames therefore go in as classic images of their own; `point_at_frames` says
     afterwards what they are.
     """
-    carriers = [_carrier(source, index) for index, source in enumerate(sources)]
+    seen: dict[tuple[object, ...], DataElement] = {}
+    carriers = [_carrier(source, index, seen) for index, source in enumerate(sources)]
     if any(frames):
         for index, one in enumerate(carriers):
             one.add_new("SOPClassUID", "UI", MRImageStorage)
@@ -180,18 +184,37 @@ def _image_reference(pattern: Dataset, source: Dataset, frames: Sequence[int]) -
     return item
 
 
-def _carrier(source: Dataset, index: int) -> Dataset:
+def _carrier(source: Dataset, index: int, seen: dict[tuple[object, ...], DataElement]) -> Dataset:
     carrier = Dataset()
     for keyword in _REQUIRED:
-        if source.get(keyword) in (None, ""):
+        element = _element(source, keyword, seen)
+        if element is None or element.is_empty:
             raise MissingAttributeError(keyword=keyword, instance=index)
-        carrier.add(source[keyword])
+        carrier.add(element)
     for keyword in _WANTED:
-        if usable(source, keyword) is not None:
-            carrier.add(source[keyword])
+        with contextlib.suppress(ValueError):  # no value of its kind of representation
+            element = _element(source, keyword, seen)
+            if element is not None and _is_usable(element):
+                carrier.add(element)
     for element in NOBODY:
         carrier.add(element)
     return carrier
+
+
+def _element(
+    source: Dataset, keyword: str, seen: dict[tuple[object, ...], DataElement]
+) -> DataElement | None:
+    """Return an element of a source; slices whose bytes are equal share one, decoded once."""
+    tag = tag_for_keyword(keyword)
+    if tag is None or tag not in source:
+        return None
+    raw = source.get_item(tag)
+    if not isinstance(raw, RawDataElement):
+        return source[tag]
+    key = (tag, raw.VR, raw.value, raw.is_little_endian)
+    if key not in seen:
+        seen[key] = source[tag]
+    return seen[key]
 
 
 def _positions_mm(carriers: Sequence[Dataset]) -> NDArray[np.float64]:
@@ -258,12 +281,19 @@ def usable(source: Dataset, keyword: str) -> Any:  # noqa: ANN401 - whatever the
     """
     try:
         element = source[keyword]
-        many = element.value if isinstance(element.value, MultiValue) else [element.value]
-        for value in many:
-            validate_value(element.VR, value, RAISE)
     except (KeyError, ValueError):
         return None
-    return None if element.is_empty else element.value
+    return element.value if _is_usable(element) else None
+
+
+def _is_usable(element: DataElement) -> bool:
+    many = element.value if isinstance(element.value, MultiValue) else [element.value]
+    try:
+        for value in many:
+            validate_value(element.VR, value, RAISE)
+    except ValueError:
+        return False
+    return not element.is_empty
 
 
 def scanners_of(source: Dataset) -> list[Dataset]:

@@ -120,7 +120,7 @@ def build_report(
     for keyword in ("content_description", "content_label"):
         del made[keyword]  # of images only
     report = sr.Comprehensive3DSR(
-        evidence=_evidence(context.references, sources[0]),
+        evidence=_referred_to(_in_content(found, sources, context), sources[0]),
         content=sr.MeasurementReport(
             observation_context=_observed_by(identity, context),
             procedure_reported=_MRI_OF_BRAIN,
@@ -133,28 +133,62 @@ def build_report(
         ],
         **made,
     )
+    study = _evidence(context.references, sources[0].StudyInstanceUID)
+    report.CurrentRequestedProcedureEvidenceSequence = [study]
     dress(report, sources[0], identity, created)
     del report.BodyPartExamined  # of images only
     return report
 
 
-def _evidence(references: Sequence[InstanceReference], source: Dataset) -> list[Dataset]:
-    """Return what highdicom needs of instances; the patient is copied from the source later.
+def _in_content(
+    found: Measurements, sources: Sequence[Dataset], context: ReportContext
+) -> list[InstanceReference]:
+    """Return what the content refers to: the SEG, if any, and the slices of the diameters."""
+    widest = (lesion.enhancing for lesion in found.lesions)
+    shown = {sources[one.slice_index].SOPInstanceUID for one in widest if one is not None}
+    first, *others = context.references
+    return [first, *(one for one in others if one.sop_instance_uid in shown)]
 
-    It looks for a patient in the first alone.
+
+def _referred_to(references: Sequence[InstanceReference], source: Dataset) -> list[Dataset]:
+    """Return what highdicom needs of instances that the content refers to.
+
+    It looks for a patient in the first alone; the patient is copied from the source later.
     """
-    study = Dataset()
-    study.StudyInstanceUID = source.StudyInstanceUID
     found = []
     for one in references:
-        evidence = Dataset()
-        evidence.add(study["StudyInstanceUID"])
-        evidence.SeriesInstanceUID = one.series_instance_uid
-        evidence.SOPClassUID = one.sop_class_uid
-        evidence.SOPInstanceUID = one.sop_instance_uid
-        found.append(evidence)
+        instance = Dataset()
+        instance.StudyInstanceUID = source.StudyInstanceUID
+        instance.SeriesInstanceUID = one.series_instance_uid
+        instance.SOPClassUID = one.sop_class_uid
+        instance.SOPInstanceUID = one.sop_instance_uid
+        found.append(instance)
     found[0].update(seg_sources.NOBODY)
     return found
+
+
+def _evidence(references: Sequence[InstanceReference], study_instance_uid: str) -> Dataset:
+    """Return the item of Current Requested Procedure Evidence Sequence, a series at a time.
+
+    References
+    ----------
+    DICOM PS3.3 C.17.2 SR Document General Module, 10.4 Hierarchical SOP Instance Reference Macro.
+    """
+    of_series: dict[str, list[Dataset]] = {}
+    for one in references:
+        item = Dataset()
+        item.ReferencedSOPClassUID = one.sop_class_uid
+        item.ReferencedSOPInstanceUID = one.sop_instance_uid
+        of_series.setdefault(one.series_instance_uid, []).append(item)
+    study = Dataset()
+    study.ReferencedSeriesSequence = []
+    for uid, items in of_series.items():
+        series = Dataset()
+        series.ReferencedSOPSequence = items
+        series.SeriesInstanceUID = uid
+        study.ReferencedSeriesSequence.append(series)
+    study.StudyInstanceUID = study_instance_uid
+    return study
 
 
 def _observed_by(identity: SegIdentity, context: ReportContext) -> sr.ObservationContext:

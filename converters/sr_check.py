@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
@@ -144,17 +145,24 @@ def _expected(found: Measurements, model_id: str) -> dict[str, Figures]:
 
 def _check_evidence(report: Dataset, references: Sequence[InstanceReference]) -> None:
     listed = [
-        InstanceReference(
-            sop_class_uid=one.ReferencedSOPClassUID,
-            sop_instance_uid=one.ReferencedSOPInstanceUID,
-            series_instance_uid=series.SeriesInstanceUID,
-        )
+        (_uid(one, "ReferencedSOPClassUID"), _uid(one, "ReferencedSOPInstanceUID"), series_uid)
         for study in report.CurrentRequestedProcedureEvidenceSequence
         for series in study.ReferencedSeriesSequence
+        for series_uid in [str(series.SeriesInstanceUID)]
         for one in series.ReferencedSOPSequence
     ]
     _require(len(listed) == len(set(listed)), "evidence")
-    _require(set(listed) == set(references), "evidence")
+    expected = {
+        (one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid) for one in references
+    }
+    _require(set(listed) == expected, "evidence")
+
+
+def _uid(item: Dataset, keyword: str) -> str:
+    """Return a UID of one of very many items, without what pydicom makes of it."""
+    element = item.get_item(keyword)
+    _require(isinstance(element, RawDataElement), keyword)
+    return bytes(element.value or b"").rstrip(b"\0").decode("ascii", "replace")
 
 
 def _groups(report: Dataset) -> Iterator[Dataset]:
