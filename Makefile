@@ -47,9 +47,15 @@ lint: $(VENV)/.test
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
-test: $(VENV)/.test tools lint # in two processes: what whole nodes leave behind harms no unit test
-	$(RUN)/python -m pytest tests/conformance tests/faults tests/integration
-	$(RUN)/python -m pytest tests/unit
+# In two processes side by side: what whole nodes leave behind harms no unit test, and while one
+# waits for a node the other computes. The unit tests are shown when the whole nodes are done.
+test: $(VENV)/.test tools lint
+	@mkdir -p var
+	@$(RUN)/python -m pytest tests/unit > var/unit-tests.txt 2>&1 & unit=$$!; \
+	trap "kill $$unit 2> /dev/null" INT TERM; \
+	$(RUN)/python -m pytest tests/conformance tests/faults tests/integration; nodes=$$?; \
+	echo "Waiting for the unit tests (var/unit-tests.txt)"; wait $$unit; unit=$$?; \
+	cat var/unit-tests.txt; [ $$nodes -eq 0 ] && [ $$unit -eq 0 ]
 
 bench: $(VENV)/.test
 	@$(INSTALL) --editable '.[bench]'

@@ -128,7 +128,9 @@ class Orthanc:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop it."""
+        """End it at once: closing down takes it three seconds, and its storage goes anyway."""
+        if self._process is not None:
+            self._process.kill()
         self.stop()
 
     @property
