@@ -208,7 +208,7 @@ def _element(
     tag = tag_for_keyword(keyword)
     if tag is None or tag not in source:
         return None
-    raw = source.get_item(tag)
+    raw: object = source.get_item(tag)  # which its annotation does not say
     if not isinstance(raw, RawDataElement):
         return source[tag]
     key = (tag, raw.VR, raw.value, raw.is_little_endian)
