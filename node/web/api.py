@@ -3,30 +3,90 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
-from node.errors import CaseFileAbsentError, NotReadyError, ResourceUnknownError
-from node.web import downloads, health, pictures, query, views
+from converters.errors import CodedError
+from node.cases import CaseState
+from node.errors import (
+    CaseFileAbsentError,
+    CaseUnknownError,
+    NotReadyError,
+    RequestInvalidError,
+    ResourceUnknownError,
+)
+from node.web import downloads, health, operations, pictures, query, views
 from node.web.health import Health
+from node.web.operations import Answer, Endpoint, Operation, Parameter
 from node.web.query import CaseQuery
 from node.web.views import CaseView, Sources
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 DEFAULT_LIMIT = 50
 
 
-def _json(content: dict[str, Any]) -> Response:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusView:
+    """A word: alive or ready."""
+
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BriefHealth:
+    """Three words on the node; `device` is unknown where no model is loaded."""
+
+    status: str
+    model_loaded: bool
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CasesView:
+    """A part of the list of cases; `total` counts the whole list."""
+
+    cases: tuple[CaseView, ...]
+    total: int
+    limit: int
+    offset: int
+
+
+def _number(name: str, what: str, lowest: int, highest: int, default: int) -> Parameter:
+    schema = {"type": "integer", "minimum": lowest, "maximum": highest, "default": default}
+    return Parameter(name=name, place="query", what=what, schema=schema)
+
+
+_STATES = Parameter(
+    name="state",
+    place="query",
+    what="cases in one of these states; may be repeated",
+    schema={"type": "array", "items": {"enum": [state.value for state in CaseState]}},
+)
+_KNOWN = Parameter(
+    name="if-none-match",
+    place="header",
+    what="the etag of an answer that you have: 304 while it is still the same",
+    schema={"type": "string"},
+)
+_UNCHANGED = Answer(what="what you have is still so", status=HTTPStatus.NOT_MODIFIED)
+
+
+def _json(content: DataclassInstance) -> Response:
     def plain(value: object) -> str:
         if isinstance(value, datetime):
             return value.isoformat(timespec="milliseconds")
         raise TypeError(type(value).__name__)
 
-    return Response(json.dumps(content, default=plain), media_type="application/json")
+    return Response(json.dumps(asdict(content), default=plain), media_type=operations.JSON)
 
 
 def found_cases(sources: Sources, wanted: CaseQuery) -> tuple[list[CaseView], int]:
@@ -38,6 +98,23 @@ def found_cases(sources: Sources, wanted: CaseQuery) -> tuple[list[CaseView], in
     return [views.case_view(sources, row, now=now) for row in rows], total
 
 
+def _endpoint(
+    path: str,
+    endpoint: Callable[[Request], Response],
+    shape: type,
+    *,
+    errors: tuple[type[CodedError], ...] = (),
+) -> Endpoint:
+    answer = Answer(what="how it stands", shape=shape)
+    return Endpoint(path, endpoint, Operation(tag="node", answers=(answer,), errors=errors))
+
+
+def _file_endpoint(path: str, endpoint: Callable[[Request], Response], media_type: str) -> Endpoint:
+    answer = Answer(what="the file", media_type=media_type)
+    errors = (CaseUnknownError, CaseFileAbsentError, ResourceUnknownError)
+    return Endpoint(path, endpoint, Operation(tag="cases", answers=(answer,), errors=errors))
+
+
 class Api:
     """The endpoints; plain functions, which Starlette runs in threads."""
 
@@ -47,21 +124,45 @@ class Api:
     def routes(self) -> list[BaseRoute]:
         """Return where each endpoint answers."""
         case = "/api/v1/cases/{case_id}"
+        list_of = (
+            _STATES,
+            _number("limit", "how many at most", 1, query.MAX_LIMIT, DEFAULT_LIMIT),
+            _number("offset", "how many to leave out", 0, query.MAX_OFFSET, 0),
+            _KNOWN,
+        )
         return [
-            Route("/livez", self.livez),
-            Route("/readyz", self.readyz),
-            Route("/health", self.brief_health),
-            Route("/api/v1/health", self.health),
-            Route("/api/v1/cases", self.cases),
-            Route(case, self.case),
-            Route(f"{case}/{downloads.PREVIEW}", self.preview),
-            Route(f"{case}/pictures/{{name}}", self.picture),
-            Route(f"{case}/files/{{name}}", self.file),
+            _endpoint("/livez", self.livez, StatusView),
+            _endpoint("/readyz", self.readyz, StatusView, errors=(NotReadyError,)),
+            _endpoint("/health", self.brief_health, BriefHealth),
+            _endpoint("/api/v1/health", self.health, Health),
+            Endpoint(
+                "/api/v1/cases",
+                self.cases,
+                Operation(
+                    tag="cases",
+                    parameters=list_of,
+                    answers=(Answer(what="a part of the list", shape=CasesView), _UNCHANGED),
+                    errors=(RequestInvalidError,),
+                ),
+            ),
+            Endpoint(
+                case,
+                self.case,
+                Operation(
+                    tag="cases",
+                    parameters=(_KNOWN,),
+                    answers=(Answer(what="all that is known", shape=CaseView), _UNCHANGED),
+                    errors=(CaseUnknownError,),
+                ),
+            ),
+            _file_endpoint(f"{case}/{downloads.PREVIEW}", self.preview, "image/png"),
+            _file_endpoint(f"{case}/pictures/{{name}}", self.picture, "image/png"),
+            _file_endpoint(f"{case}/files/{{name}}", self.file, "application/octet-stream"),
         ]
 
     def livez(self, _: Request) -> Response:
         """Answer while the process runs."""
-        return _json({"status": "alive"})
+        return _json(StatusView(status="alive"))
 
     def readyz(self, _: Request) -> Response:
         """Answer 200 when a study sent now would be segmented, 503 with what is missing otherwise.
@@ -74,21 +175,21 @@ class Api:
         missing = self._health().missing
         if missing:
             raise NotReadyError(missing=", ".join(missing))
-        return _json({"status": "ready"})
+        return _json(StatusView(status="ready"))
 
     def health(self, _: Request) -> Response:
         """Answer the node's state, model, device and queue."""
-        return _json(asdict(self._health()))
+        return _json(self._health())
 
     def brief_health(self, _: Request) -> Response:
         """Answer in three words, as programs that ask plain serving code for its health expect."""
         state = self._health()
         return _json(
-            {
-                "status": "healthy" if state.status == "ok" else state.status,
-                "model_loaded": state.model_loaded,
-                "device": state.device or "unknown",
-            }
+            BriefHealth(
+                status="healthy" if state.status == "ok" else state.status,
+                model_loaded=state.model_loaded,
+                device=state.device or "unknown",
+            )
         )
 
     def _health(self) -> Health:
@@ -99,19 +200,16 @@ class Api:
         """Answer cases, newest first."""
         wanted = query.case_query(request.query_params, default_limit=DEFAULT_LIMIT)
         found, total = found_cases(self._sources, wanted)
-        return _json(
-            {
-                "cases": [asdict(view) for view in found],
-                "total": total,
-                "limit": wanted.limit,
-                "offset": wanted.offset,
-            }
-        )
+        part = {"total": total, "limit": wanted.limit, "offset": wanted.offset}
+        response = _json(CasesView(cases=tuple(found), **part))
+        response.headers.update(operations.neighbours(request, **part))
+        return operations.tagged(request, response)
 
     def case(self, request: Request) -> Response:
         """Answer one case."""
         row = self._sources.ledger.case(query.case_id_of(request))
-        return _json(asdict(views.case_view(self._sources, row, now=datetime.now(UTC))))
+        view = views.case_view(self._sources, row, now=datetime.now(UTC))
+        return operations.tagged(request, _json(view))
 
     def preview(self, request: Request) -> Response:
         """Answer the picture of a case, to be shown in a page."""

@@ -25,12 +25,13 @@ from node.web import guard, problems
 from node.web.api import Api
 from node.web.guard import Guard, Hosts
 from node.web.metrics import Metrics
+from node.web.openapi import Description
 from node.web.pages import Pages
 from node.web.predict import Predict
 from node.web.predictions import Predictions
 from node.web.views import Sources
 
-_FOR_PROGRAMS = ("/api/", "/health", "/livez", "/readyz", "/metrics")
+_FOR_PROGRAMS = ("/api/", "/openapi.json", "/health", "/livez", "/readyz", "/metrics")
 
 
 def create_app(
@@ -45,12 +46,17 @@ def create_app(
     pages = Pages(sources, queue)
     handler = _ErrorHandler(pages)
     static = StaticFiles(directory=Path(__file__).parent / "static")
+    endpoints = [
+        *Api(sources).routes(),
+        *Metrics(sources).routes(),
+        *Predict(sources, queue).routes(),
+        *Predictions(sources, queue).routes(),
+    ]
+    description = Description(endpoints, pages.templates)
     return Starlette(
         routes=[
-            *Api(sources).routes(),
-            *Metrics(sources).routes(),
-            *Predict(sources, queue).routes(),
-            *Predictions(sources, queue).routes(),
+            *endpoints,
+            *description.routes(),
             *pages.routes(),
             Mount("/static", static),
         ],

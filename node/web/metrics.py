@@ -22,11 +22,12 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from node import tallies
 from node.tallies import BOUNDS_S, Durations
 from node.web import health
+from node.web.operations import Answer, Endpoint, Operation
 from node.web.views import Sources
 
 _FRESH_S: Final = 5.0
@@ -44,10 +45,11 @@ class Metrics:
 
     def routes(self) -> list[BaseRoute]:
         """Return where the endpoint answers."""
-        return [Route("/metrics", self.metrics)]
+        answer = Answer(what="the figures", media_type="text/plain")
+        return [Endpoint("/metrics", self.metrics, Operation(tag="node", answers=(answer,)))]
 
     def metrics(self, _: Request) -> Response:
-        """Answer all figures."""
+        """Answer all figures in the text format of Prometheus."""
         with self._turn:
             if time.monotonic() - self._made_at >= _FRESH_S:
                 self._text, self._made_at = generate_latest(self._registry), time.monotonic()

@@ -46,7 +46,7 @@ class Pages:
 
     def __init__(self, sources: Sources, queue: PredictionQueue) -> None:
         self._sources, self._queue = sources, queue
-        self._templates = _environment()
+        self.templates = _environment()
 
     def routes(self) -> list[BaseRoute]:
         """Return where each page answers."""
@@ -93,7 +93,7 @@ class Pages:
     def _render(self, template: str, **values: object) -> Response:
         sources = self._sources
         state = health.read(sources.ledger, sources.manifest, sources.settings.jobs, sources.spool)
-        page = self._templates.get_template(template).render(
+        page = self.templates.get_template(template).render(
             health=state,
             roles=health.roles(state, sources.settings.jobs),
             model=sources.manifest,
@@ -103,7 +103,7 @@ class Pages:
 
     def error(self, error: CodedError, status: HTTPStatus) -> Response:
         """Return the page of an error; it reads nothing, since the ledger may be the cause."""
-        template = self._templates.get_template("error.html")
+        template = self.templates.get_template("error.html")
         page = template.render(error=error, sentence=str(error), status=status)
         return HTMLResponse(page, status.value)
 

@@ -20,18 +20,29 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from converters import nifti_check
-from converters.errors import CodedError
+from converters.errors import CodedError, InputRejectedError
 from node import logs
-from node.errors import NotReadyError, PredictionLateError, UploadTooLargeError
+from node.errors import (
+    NotReadyError,
+    PredictionLateError,
+    PredictionQueueFullError,
+    SpoolFullError,
+    UploadInvalidError,
+    UploadSlowError,
+    UploadTooLargeError,
+    UploadTypeError,
+)
 from node.prediction_queue import PredictionQueue
 from node.prediction_rows import PredictionRow, PredictionState
 from node.web import health, multipart, predictions
 from node.web.body import BLOCK_BYTES, Body
 from node.web.multipart import UploadedFile
+from node.web.operations import Answer, Endpoint, Operation, Parameter
+from node.web.predictions import PredictionView
 from node.web.views import Sources
 from node.web.watch import Watch
 
@@ -42,6 +53,42 @@ _LOOK_S: Final = 0.25  # how soon a client that went away is noticed
 _NEEDED = ("infer", "model")
 _NOBODY_LISTENS: Final = 499
 _LONGEST_NUMBER: Final = 18
+_OPERATION: Final = Operation(
+    tag="predictions",
+    method="POST",
+    what="Segment a file of four channels; the answer is its labels on the same grid.",
+    parameters=(
+        Parameter(
+            name="prefer",
+            place="header",
+            what="respond-async: an address to ask at instead of a long wait (RFC 7240)",
+            schema={"type": "string"},
+        ),
+    ),
+    body={
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {"file": {"type": "string", "format": "binary"}},
+            }
+        }
+    },
+    answers=(
+        Answer(what="the labels, as NIfTI", media_type=predictions.MEDIA_TYPE),
+        Answer(what="it is queued", shape=PredictionView, status=HTTPStatus.ACCEPTED),
+    ),
+    errors=(
+        UploadInvalidError,
+        UploadTypeError,
+        UploadTooLargeError,
+        UploadSlowError,
+        InputRejectedError,
+        PredictionQueueFullError,
+        SpoolFullError,
+        PredictionLateError,
+    ),
+)
 
 
 class Predict:
@@ -67,7 +114,7 @@ class Predict:
 
     def routes(self) -> list[BaseRoute]:
         """Return where the endpoint answers."""
-        return [Route("/api/v1/predict", self.predict, methods=["POST"])]
+        return [Endpoint("/api/v1/predict", self.predict, _OPERATION)]
 
     async def predict(self, request: Request) -> Response:
         """Answer the labels of an uploaded file, or where to ask for them.

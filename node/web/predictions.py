@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
+from converters.errors import CodedError
 from node.errors import PredictionNotDoneError, PredictionUnknownError
 from node.prediction_queue import PredictionQueue
 from node.prediction_rows import OPEN, PredictionRow, PredictionState
 from node.settings import Predict as PredictSettings
 from node.spool import Spool
 from node.web import problems, query
+from node.web.operations import Answer, Endpoint, Operation
 from node.web.views import Sources
 
 FILE_NAME: Final = "labels.nii.gz"
@@ -28,6 +31,31 @@ _STATUS_OF: Mapping[str | None, HTTPStatus] = {
     "reject": HTTPStatus.UNPROCESSABLE_ENTITY,
     "retry": HTTPStatus.SERVICE_UNAVAILABLE,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionView:
+    """A prediction that nobody waits for.
+
+    `position` is its place in the queue. `labels_url` stands when it is done, `problem` when it
+    failed. Its files are deleted at `kept_until`.
+    """
+
+    prediction_id: str
+    state: PredictionState
+    position: int
+    windows_done: int
+    window_count: int
+    byte_count: int
+    submitted_at: str | None
+    started_at: str | None
+    ended_at: str | None
+    kept_until: str | None
+    model_id: str | None
+    notes: list[dict[str, str]]
+    url: str
+    labels_url: str | None
+    problem: dict[str, Any] | None
 
 
 def address(prediction_id: str) -> str:
@@ -83,26 +111,26 @@ def state(
     is_failed = row.state is PredictionState.FAILED
     url = address(row.prediction_id)
     kept_until = row.ended_at and row.ended_at + timedelta(seconds=settings.keep_s)
-    content = {
-        "prediction_id": row.prediction_id,
-        "state": row.state.value,
-        "position": queue.position(row),
-        "windows_done": row.windows_done,
-        "window_count": row.window_count,
-        "byte_count": row.byte_count,
-        "submitted_at": _text(row.submitted_at),
-        "started_at": _text(row.started_at),
-        "ended_at": _text(row.ended_at),
-        "kept_until": _text(kept_until),
-        "model_id": row.model_id,
-        "notes": row.notes or [],
-        "url": url,
-        "labels_url": f"{url}/{FILE_NAME}" if is_done else None,
-        "problem": _problem(row)[0] if is_failed else None,
-    }
+    view = PredictionView(
+        prediction_id=row.prediction_id,
+        state=row.state,
+        position=queue.position(row),
+        windows_done=row.windows_done,
+        window_count=row.window_count,
+        byte_count=row.byte_count,
+        submitted_at=_text(row.submitted_at),
+        started_at=_text(row.started_at),
+        ended_at=_text(row.ended_at),
+        kept_until=_text(kept_until),
+        model_id=row.model_id,
+        notes=list(row.notes or []),
+        url=url,
+        labels_url=f"{url}/{FILE_NAME}" if is_done else None,
+        problem=_problem(row)[0] if is_failed else None,
+    )
     is_open = row.state in OPEN
     return Response(
-        json.dumps(content),
+        json.dumps(asdict(view)),
         status.value,
         headers={"retry-after": str(_POLL_S)} if is_open else None,
         media_type="application/json",
@@ -111,6 +139,12 @@ def state(
 
 def _text(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="milliseconds")
+
+
+def _operation(
+    answer: Answer, errors: tuple[type[CodedError], ...], *, what: str = "", method: str = "GET"
+) -> Operation:
+    return Operation(tag="predictions", what=what, method=method, answers=(answer,), errors=errors)
 
 
 class Predictions:
@@ -122,9 +156,24 @@ class Predictions:
     def routes(self) -> list[BaseRoute]:
         """Return where each endpoint answers."""
         one = address("{prediction_id}")
+        unknown = (PredictionUnknownError,)
+        state_of = Answer(what="how it stands", shape=PredictionView)
+        gone = Answer(what="it is stopped or forgotten", status=HTTPStatus.NO_CONTENT)
+        file = Answer(what="the labels", media_type=MEDIA_TYPE)
+        errors = (PredictionUnknownError, PredictionNotDoneError)
         return [
-            Route(one, self.one, methods=["GET", "DELETE"]),
-            Route(f"{one}/{FILE_NAME}", self.labels),
+            Endpoint(
+                one,
+                self.one,
+                _operation(state_of, unknown, what="Answer the state of a prediction."),
+                _operation(
+                    gone,
+                    unknown,
+                    what="Stop a prediction that runs or waits, forget one that is over.",
+                    method="DELETE",
+                ),
+            ),
+            Endpoint(f"{one}/{FILE_NAME}", self.labels, _operation(file, errors)),
         ]
 
     def one(self, request: Request) -> Response:
