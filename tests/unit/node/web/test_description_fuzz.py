@@ -1,0 +1,50 @@
+"""Requests made of the description, valid and not: every answer is one that it describes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.openapi.loaders import from_url
+
+from node import logs
+from tests.web_cases import WebNode, served
+
+_ON_PURPOSE = {503, 507}  # not ready, no space: said with a code and when to try again
+_QUICK = settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=(Phase.generate,),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def _answered(case: Case) -> None:
+    answer = case.call_and_validate(excluded_checks=[not_a_server_error])
+    assert answer.status_code < 500 or answer.status_code in _ON_PURPOSE
+
+
+def test_every_answer_is_described(tmp_path: Path) -> None:
+    logs.configure(role="web", strict=True)
+    node = WebNode.create(tmp_path)
+    node.delivered("1.2.1")
+    node.failed("1.2.2")
+    node.receive("1.2.3")
+    tried: Counter[GenerationMode] = Counter()
+    with served(node.app()) as url:
+        for found in from_url(f"{url}/openapi.json").get_all_operations():
+            for mode in GenerationMode:
+                cases = found.ok().as_strategy(generation_mode=mode)
+                with suppress(Unsatisfiable):  # any text is good enough for some
+                    _QUICK(given(cases)(_answered))()
+                    tried[mode] += 1
+    node.ledger.close()
+    assert tried[GenerationMode.POSITIVE] >= 15
+    assert tried[GenerationMode.NEGATIVE] >= 2
