@@ -25,7 +25,7 @@ from node.errors import AddressUnavailableError
 from node.ledger import Ledger
 from node.settings import Settings
 from node.space import Meter
-from node.spool import Spool
+from node.spool import STOWED, Spool
 from node.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def run_web(settings: Settings) -> None:
 
     from node.housekeeping import Housekeeper
     from node.prediction_queue import PredictionQueue
+    from node.receive.instance import Intake
     from node.web import serving
     from node.web.app import create_app
 
@@ -141,7 +142,15 @@ def run_web(settings: Settings) -> None:
     port = int(listener.getsockname()[1])
     beat = _beating(ledger, settings, "web", {"port": port})
     logs.get().info("role.started", port=port, address=settings.web.host)
-    server = uvicorn.Server(serving.config(create_app(ledger, spool, settings, manifest)))
+    intake = Intake(
+        spool,
+        ledger,
+        model_id=manifest.model_id,
+        limit_bytes=settings.receive.max_instance_bytes,
+        door=STOWED,
+    )
+    app = create_app(ledger, spool, settings, manifest, intake)
+    server = uvicorn.Server(serving.config(app))
     keeping = Ticker("housekeeper", _KEEP_S, housekeeper.look)
     keeping.start()
     # In a thread of its own it leaves the signals to us, as in the other roles.

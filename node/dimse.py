@@ -51,6 +51,7 @@ class Status(IntEnum):
     DATA_SET_MISMATCH = 0xA900
     CANNOT_UNDERSTAND = 0xC000
     CONTENT_CONFLICT = 0xC111  # our own within Cxxx: this UID is stored with other content
+    TRANSFER_SYNTAX_NOT_SUPPORTED = 0xC122  # PS3.18 Table I.2-2
 
     # PS3.4 Table B.2-1: C-STORE, warnings; the instance is stored
     COERCED = 0xB000

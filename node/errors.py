@@ -71,7 +71,7 @@ class InstanceConflictError(NodeError):
 
 class InstanceMismatchError(NodeError):
     code = "INSTANCE_MISMATCH"
-    sentence = "{keyword} of the data set is not the one that the C-STORE command names"
+    sentence = "{keyword} of the data set is not the one that the request names"
     advice = "Correct the sender; the object contradicts its own request."
 
 
@@ -101,8 +101,14 @@ class LedgerSchemaError(NodeError):
 
 class SopClassUnsupportedError(NodeError):
     code = "SOP_CLASS_UNSUPPORTED"
-    sentence = "the SOP class of the instance is not the one that was negotiated"
-    advice = "Correct the sender; the object contradicts its own association."
+    sentence = "the SOP class of the instance is none that was negotiated or can be stored"
+    advice = "Correct the sender: its object is of no storage class or contradicts its association."
+
+
+class TransferSyntaxUnsupportedError(NodeError):
+    code = "TRANSFER_SYNTAX_UNSUPPORTED"
+    sentence = "the transfer syntax of the instance is none that the node takes"
+    advice = "Send the instance in one of the transfer syntaxes of docs/dicomweb.md."
 
 
 class PeerUnavailableError(NodeError):
@@ -305,7 +311,7 @@ class UploadTooLargeError(NodeError):
 class UploadSlowError(NodeError):
     code = "UPLOAD_SLOW"
     sentence = "the upload was {state} {seconds:.0f} s"
-    advice = "Send the file over a better connection, or raise silence_s, patience_s of [predict]."
+    advice = "Send the file over a better connection, or raise its silence_s, patience_s."
 
 
 class RequestSlowError(NodeError):

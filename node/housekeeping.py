@@ -1,4 +1,4 @@
-"""No file of a prediction outlives its use: what the web role sweeps."""
+"""No file of an upload outlives its use: what the web role sweeps."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Housekeeper:
 
     def begin(self) -> None:
         """Give up what an earlier process left; call it before any upload is taken."""
+        self._spool.sweep_stowed()
         lost = self._queue.abandon(self._owner)
         if lost:
             logs.get().warning("predictions.abandoned", instance_count=lost)

@@ -60,6 +60,16 @@ class Web(Branch):
     host_names: tuple[str, ...] = ()
 
 
+class Stow(Branch):
+    """The STOW-RS door, at the port of the status page."""
+
+    enabled: bool = True
+    max_requests: int = Field(default=8, ge=1, le=64)
+    max_request_bytes: int = Field(default=16 * 2**30, ge=2**10)
+    silence_s: float = Field(default=60.0, gt=0)
+    patience_s: float = Field(default=3600.0, gt=0)
+
+
 class Spool(Branch):
     """Where everything durable lives."""
 
@@ -235,6 +245,7 @@ class Settings(BaseSettings):
 
     receive: Receive = Receive()
     web: Web = Web()
+    stow: Stow = Stow()
     spool: Spool = Spool()
     retention: Retention = Retention()
     assemble: Assemble = Assemble()

@@ -2,7 +2,8 @@
 
 Layout below the spool's root; every name is our own, none comes from a peer::
 
-    incoming/<uuid>.part                      being written, swept at start
+    incoming/<uuid>.part                      being written, swept at start; the web role's own
+                                              names begin with stow-
     instances/<study key>/<instance key>.dcm  as received; no such name is ever used twice
     cases/<case id>/                          volumes, label map, SEG, preview
     predictions/<prediction id>/              an uploaded file and its answer
@@ -25,6 +26,7 @@ from typing import Final
 from node.errors import SpoolFullError, SpoolQuotaError
 
 INSTANCES, CASES, QUARANTINE = "instances", "cases", "quarantine"
+STOWED: Final = "stow-"
 _ABANDONED_S: Final = 3600.0
 _REMEMBERED_FOLDERS = 1000  # one more sync now and then, instead of a list that grows for ever
 
@@ -104,9 +106,14 @@ class Spool:
             return False
         return True
 
-    def new_part(self) -> Path:
+    def new_part(self, door: str = "") -> Path:
         """Return a fresh temporary name; the file does not exist yet."""
-        return self._incoming / f"{uuid.uuid4().hex}.part"
+        return self._incoming / f"{door}{uuid.uuid4().hex}.part"
+
+    def sweep_stowed(self) -> None:
+        """Delete what an earlier web process left half written."""
+        for part in self._incoming.glob(f"{STOWED}*.part"):
+            part.unlink(missing_ok=True)
 
     def instance_name(self, *, study_instance_uid: str, sop_instance_uid: str, sha256: str) -> str:
         """Return a relative path for an instance that no file has or ever had.
@@ -179,12 +186,16 @@ class Spool:
     def parts(self, *, older_than_s: float = 0.0) -> list[Path]:
         """Return what was left half written, here and in the folders of cases.
 
-        There other processes may be writing at this moment, so that only what nobody has touched
-        for an hour is left over.
+        There, and by STOW-RS, other processes may be writing at this moment, so that only what
+        nobody has touched for an hour is left over.
         """
-        found = [(one, older_than_s) for one in self._incoming.glob("*.part")]
+        abandoned_s = max(older_than_s, _ABANDONED_S)
+        found = [
+            (one, abandoned_s if one.name.startswith(STOWED) else older_than_s)
+            for one in self._incoming.glob("*.part")
+        ]
         in_cases = (self.root / CASES).glob("*/.*.part*")
-        found += [(one, max(older_than_s, _ABANDONED_S)) for one in in_cases]
+        found += [(one, abandoned_s) for one in in_cases]
         return [one for one, age_s in found if self.age_s(one) >= age_s]
 
     @staticmethod

@@ -10,6 +10,7 @@ from typing import Final
 import converters.errors
 import inference.errors
 import inference.note_codes
+import node.door_errors
 import node.errors
 from converters.errors import CodedError, InputRejectedError
 
@@ -60,14 +61,14 @@ def _grouped() -> tuple[list[type[CodedError]], ...]:
     known = sorted(_concrete(CodedError), key=lambda one: one.code)
     by_home = {
         module: [one for one in known if one.__module__ == module.__name__]
-        for module in (converters.errors, inference.errors, node.errors)
+        for module in (converters.errors, inference.errors, node.errors, node.door_errors)
     }
     own = by_home[converters.errors]
     return (
         [one for one in own if issubclass(one, InputRejectedError)],
         [one for one in own if not issubclass(one, InputRejectedError)],
         by_home[inference.errors],
-        by_home[node.errors],
+        [*by_home[node.errors], *by_home[node.door_errors]],
     )
 
 

@@ -211,14 +211,17 @@ class Orthanc:
         httpx.delete(address, timeout=_HTTP_TIMEOUT_S, trust_env=False).raise_for_status()
 
     def _address(self, sop_instance_uid: str) -> str:
+        return f"/instances/{self._lookup(sop_instance_uid, 'Instance')}"
+
+    def _lookup(self, uid: str, kind: str) -> str:
         answer = httpx.post(
             f"{self.http_url}/tools/lookup",
-            content=sop_instance_uid,
+            content=uid,
             timeout=_HTTP_TIMEOUT_S,
             trust_env=False,
         ).raise_for_status()
-        (found,) = [one["ID"] for one in answer.json() if one["Type"] == "Instance"]
-        return f"/instances/{found}"
+        (found,) = [one["ID"] for one in answer.json() if one["Type"] == kind]
+        return str(found)
 
     def know(self, ae_title: str, port: int) -> None:
         """Let it reach an AE on loopback, as storage commitment needs."""
@@ -228,6 +231,23 @@ class Orthanc:
             timeout=_HTTP_TIMEOUT_S,
             trust_env=False,
         ).raise_for_status()
+
+    def stow(self, url: str, study_uid: str, **server: object) -> int:
+        """Have it send a study to a DICOMweb server; return how many instances it says it sent."""
+        httpx.put(
+            f"{self.dicomweb_url}/servers/receiver",
+            json={"Url": url, **server},
+            timeout=_HTTP_TIMEOUT_S,
+            trust_env=False,
+        ).raise_for_status()
+        study = self._lookup(study_uid, "Study")
+        answer = httpx.post(
+            f"{self.dicomweb_url}/servers/receiver/stow",
+            json={"Resources": [study], "Synchronous": True},
+            timeout=_HTTP_TIMEOUT_S,
+            trust_env=False,
+        ).raise_for_status()
+        return int(answer.json()["InstancesCount"])
 
     def upload(self, paths: Sequence[Path]) -> None:
         """Put files into it by REST, which is 20 times faster than C-STORE on loopback."""

@@ -36,8 +36,9 @@ from node.cases import (
 from node.errors import PeerUnavailableError
 from node.ledger import Ledger
 from node.peers import Destination
+from node.receive.instance import Intake
 from node.settings import Settings
-from node.spool import Spool
+from node.spool import STOWED, Spool
 from node.web import serving
 from node.web.app import create_app
 
@@ -141,7 +142,18 @@ class WebNode:
 
     def app(self) -> Starlette:
         """Return the application on this node's ledger and spool."""
-        return create_app(self.ledger, self.spool, self.settings, self.manifest)
+        return create_app(self.ledger, self.spool, self.settings, self.manifest, self.intake())
+
+    def intake(self) -> Intake:
+        """Return the way in of instances that come by STOW-RS."""
+        limit_bytes = self.settings.receive.max_instance_bytes
+        return Intake(
+            self.spool,
+            self.ledger,
+            model_id=self.manifest.model_id,
+            limit_bytes=limit_bytes,
+            door=STOWED,
+        )
 
     def beat(self, *roles: str, weights_sha256: str | None = None) -> None:
         """Let processes live; the infer role says which weights it has loaded."""

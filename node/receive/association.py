@@ -246,7 +246,7 @@ class _Messages(DIMSEServiceProvider):
     def _keep(self, incoming: IncomingInstance) -> None:
         started = time.monotonic()
         with self._upper_layer.busy():
-            self.study_instance_uids.add(self._intake.keep(incoming))
+            self.study_instance_uids.add(self._intake.keep(incoming).study_instance_uid)
         self.stored_count += 1
         self.stored_bytes += incoming.byte_count
         logs.get().debug(

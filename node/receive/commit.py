@@ -36,6 +36,7 @@ class _Waiting:
     folder: Path
     error: NodeError | None = field(default_factory=lambda: LedgerUnavailableError(kind="unknown"))
     is_over: bool = False
+    is_new: bool = False
 
 
 class GroupCommit:
@@ -55,8 +56,10 @@ class GroupCommit:
         self._queue: list[_Waiting] = []
         self._is_busy = False
 
-    def keep(self, instance: ReceivedInstance, folder: Path) -> None:
+    def keep(self, instance: ReceivedInstance, folder: Path) -> bool:
         """Return when the name and the row of a synced file would survive a power cut, too.
+
+        False says that it was known, byte for byte, and that the file is not needed.
 
         Parameters
         ----------
@@ -90,6 +93,7 @@ class GroupCommit:
                 self._end(group)
         if mine.error is not None:
             raise mine.error
+        return mine.is_new
 
     def _begin(self) -> list[_Waiting]:
         self._is_busy = True
@@ -138,6 +142,7 @@ class GroupCommit:
             return
         for one, recorded in zip(synced, found, strict=True):
             one.error = InstanceConflictError() if recorded is Recorded.CONFLICT else None
+            one.is_new = recorded is Recorded.NEW
             if recorded is not Recorded.NEW:  # by `neuroseg spool check` it may be this very file
                 self._take_back(one.instance)
 

@@ -39,7 +39,7 @@ _MAX_LEVELS = 2 * _MAX_DEPTH  # sequences and their items
 _LOOKED_INTO = _MAX_LEVELS * 8  # what is shorter cannot hold the headers of so many levels
 _MAX_ELEMENTS = 2_000_000  # a deflated megabyte can hold 130 million empty elements
 
-_SHORT_VRS = frozenset(
+SHORT_VRS = frozenset(
     vr.encode()
     for vr in "AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()  # noqa: SIM905 - as PS3.5 Table 7.1-2 lists them
 )
@@ -221,7 +221,7 @@ class _Walk:
         if encoding.is_implicit or group == _DELIMITER_GROUP:
             return tag, b"", length
         _, _, vr, length = encoding.explicit.unpack(header)
-        if vr not in _SHORT_VRS:
+        if vr not in SHORT_VRS:
             # PS3.5 7.1.2: every other VR, those to come included, has a 32 bit length
             if not (vr.isalpha() and vr.isupper()):
                 return tag, vr, _NO_LENGTH

@@ -41,13 +41,23 @@ _LONG_META = struct.Struct("<HH2sHL")
 class Offer:
     """What a peer says it is about to send; the UIDs are checked ones.
 
-    `calling_ae_title` holds at most 16 printable ASCII characters.
+    `calling_ae_title` holds at most 16 printable ASCII characters. `study_instance_uid` is that of
+    the request where it names one.
     """
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
     calling_ae_title: str
+    study_instance_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What became durable; not new is what was there already, byte for byte."""
+
+    study_instance_uid: str
+    is_new: bool
 
 
 def file_meta(offer: Offer) -> bytes:
@@ -140,6 +150,8 @@ class IncomingInstance:
             raise InstanceMismatchError(keyword="SOPClassUID")
         if identifiers.sop_instance_uid != self.offer.sop_instance_uid:
             raise InstanceMismatchError(keyword="SOPInstanceUID")
+        if self.offer.study_instance_uid not in (None, identifiers.study_instance_uid):
+            raise InstanceMismatchError(keyword="StudyInstanceUID")
         return identifiers, self._digest.hexdigest()
 
     def keep(self, spool: Spool, relative: str) -> Path:
@@ -175,11 +187,15 @@ class Intake:
         The model whose cases the instances open.
     limit_bytes : int
         Largest data set that is taken.
+    door : str
+        Begins the names of temporary files: each door sweeps its own.
     """
 
-    def __init__(self, spool: Spool, ledger: Ledger, *, model_id: str, limit_bytes: int) -> None:
+    def __init__(
+        self, spool: Spool, ledger: Ledger, *, model_id: str, limit_bytes: int, door: str = ""
+    ) -> None:
         self._spool, self._ledger, self._model_id = spool, ledger, model_id
-        self._limit_bytes = limit_bytes
+        self._limit_bytes, self._door = limit_bytes, door
         self._commit = GroupCommit(spool, ledger, model_id=model_id)
 
     def check_space(self) -> None:
@@ -206,10 +222,12 @@ class Intake:
             The file system refuses.
         """
         self.check_space()
-        return IncomingInstance(offer, self._spool.new_part(), limit_bytes=self._limit_bytes)
+        return IncomingInstance(
+            offer, self._spool.new_part(self._door), limit_bytes=self._limit_bytes
+        )
 
-    def keep(self, incoming: IncomingInstance) -> str:
-        """Make a whole data set durable and return its Study Instance UID.
+    def keep(self, incoming: IncomingInstance) -> Kept:
+        """Make a whole data set durable.
 
         That is file, name and row; an instance that is known stays as it is. Whatever is raised,
         no temporary file is left and the ledger is as before.
@@ -231,10 +249,10 @@ class Intake:
             except SpoolUnwritableError:
                 self._commit.remove(instance)
                 raise
-            self._commit.keep(instance, folder)
+            is_new = self._commit.keep(instance, folder)
         finally:
             incoming.discard()
-        return identifiers.study_instance_uid
+        return Kept(study_instance_uid=identifiers.study_instance_uid, is_new=is_new)
 
     def released(self, study_instance_uids: Collection[str]) -> None:
         """Note that a peer which brought instances of these studies has properly hung up.

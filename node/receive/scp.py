@@ -14,12 +14,7 @@ from socketserver import BaseServer
 from typing import Any, Self
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import (
-    AE,
-    ALL_TRANSFER_SYNTAXES,
-    AllStoragePresentationContexts,
-    VerificationPresentationContexts,
-)
+from pynetdicom import AE, VerificationPresentationContexts
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import AssociationServer, RequestHandler
@@ -28,6 +23,7 @@ from node import logs, settings
 from node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import AddressUnavailableError
 from node.ledger import Ledger
+from node.receive.accepted import storage_classes, transfer_syntaxes
 from node.receive.association import StoreAssociation
 from node.receive.instance import Intake
 from node.reports import PUSH_MODEL
@@ -55,9 +51,8 @@ def presentation_contexts() -> list[PresentationContext]:
     The acceptor's order decides where a peer offers several syntaxes at once: uncompressed first,
     explicit before implicit.
     """
-    syntaxes = sorted(ALL_TRANSFER_SYNTAXES, key=lambda uid: uid != ExplicitVRLittleEndian)
-    known = [*VerificationPresentationContexts, *AllStoragePresentationContexts]
-    classes = [context.abstract_syntax for context in known]
+    syntaxes = sorted(transfer_syntaxes(), key=lambda uid: uid != ExplicitVRLittleEndian)
+    classes = [*(one.abstract_syntax for one in VerificationPresentationContexts), *storage_classes()]
     commitment = build_context(PUSH_MODEL, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     # The peer answers what we asked it: it opens the association and is the SCP (PS3.4 J.3.3).
     commitment.scu_role, commitment.scp_role = False, True

@@ -18,6 +18,7 @@ from node.errors import (
     SopClassUnsupportedError,
     SpoolFullError,
     SpoolUnwritableError,
+    TransferSyntaxUnsupportedError,
 )
 
 STATUSES: tuple[tuple[type[NodeError], Status], ...] = (
@@ -29,6 +30,7 @@ STATUSES: tuple[tuple[type[NodeError], Status], ...] = (
     (InstanceConflictError, Status.CONTENT_CONFLICT),
     (InstanceUnreadableError, Status.CANNOT_UNDERSTAND),
     (SopClassUnsupportedError, Status.SOP_CLASS_NOT_SUPPORTED),
+    (TransferSyntaxUnsupportedError, Status.TRANSFER_SYNTAX_NOT_SUPPORTED),
 )
 """The one place that says which failure a peer is answered with which status."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import struct
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -15,12 +14,14 @@ from node.errors import InstanceMismatchError, InstanceUnreadableError
 from node.filing import InstanceFile
 from node.receive.dataset import checked_uid, read_identifiers
 from node.receive.instance import Offer, file_meta
+from node.receive.part10 import (
+    LARGEST_HEAD,
+    SOP_INSTANCE_UID,
+    SOURCE_AE,
+    TRANSFER_SYNTAX_UID,
+    read_meta,
+)
 
-_PREFIX: Final = bytes(128) + b"DICM"
-_GROUP_LENGTH: Final = struct.Struct("<HH2sHL")
-_SHORT: Final = struct.Struct("<HH2sH")
-_LONG_VRS: Final = (b"OB", b"UN")
-_LARGEST_META: Final = 2**16
 _TITLE_LENGTH: Final = 16
 _BLOCK: Final = 2**20
 _EMPTY: Final = Offer(
@@ -45,7 +46,7 @@ def is_as_long(path: Path, instance: InstanceFile, file_bytes: int) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            _, start = _meta(file.read(_LARGEST_META))
+            _, start = read_meta(file.read(LARGEST_HEAD))
     except (InstanceUnreadableError, OSError):
         return False
     return file_bytes == start + instance.byte_count
@@ -60,8 +61,8 @@ def digest(path: Path) -> str:
         It has no File Meta Information.
     """
     with path.open("rb") as file:
-        meta, start = _meta(file.read(_LARGEST_META))
-        found = hashlib.sha256(_text(meta, 0x0010).encode("ascii"))
+        meta, start = read_meta(file.read(LARGEST_HEAD))
+        found = hashlib.sha256(_text(meta, TRANSFER_SYNTAX_UID).encode("ascii"))
         file.seek(start)
         while block := file.read(_BLOCK):
             found.update(block)
@@ -81,12 +82,12 @@ def read(path: Path, relative: str, *, limit_bytes: int) -> ReceivedInstance:
     if not path.is_file() or path.is_symlink():
         raise InstanceUnreadableError(reason="it is no file")
     with path.open("rb") as file:
-        meta, start = _meta(file.read(_LARGEST_META))
-        syntax = checked_uid(meta.get(0x0010, b""), "TransferSyntaxUID")
+        meta, start = read_meta(file.read(LARGEST_HEAD))
+        syntax = checked_uid(meta.get(TRANSFER_SYNTAX_UID, b""), "TransferSyntaxUID")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             found = read_identifiers(data, syntax, start=start, limit_bytes=limit_bytes)
         byte_count = os.fstat(file.fileno()).st_size - start
-    if found.sop_instance_uid != checked_uid(meta.get(0x0003, b""), "SOPInstanceUID"):
+    if found.sop_instance_uid != checked_uid(meta.get(SOP_INSTANCE_UID, b""), "SOPInstanceUID"):
         raise InstanceMismatchError(keyword="SOPInstanceUID")
     sha256 = digest(path)
     if path.name.split("-")[1:2] != [sha256[:16]]:
@@ -97,7 +98,7 @@ def read(path: Path, relative: str, *, limit_bytes: int) -> ReceivedInstance:
         sop_class_uid=found.sop_class_uid,
         sop_instance_uid=found.sop_instance_uid,
         transfer_syntax_uid=syntax,
-        calling_ae_title=_text(meta, 0x0016)[:_TITLE_LENGTH],
+        calling_ae_title=_text(meta, SOURCE_AE)[:_TITLE_LENGTH],
         path=relative,
         byte_count=byte_count,
         sha256=sha256,
@@ -110,26 +111,3 @@ def _text(meta: dict[int, bytes], element: int) -> str:
         return meta.get(element, b"").rstrip(b"\0 ").decode("ascii")
     except UnicodeDecodeError as error:
         raise InstanceUnreadableError(reason="its file meta information is damaged") from error
-
-
-def _meta(head: bytes) -> tuple[dict[int, bytes], int]:
-    """Return the values of group 0002 and where the data set begins (PS3.10 7.1)."""
-    try:
-        if not head.startswith(_PREFIX):
-            raise InstanceUnreadableError(reason="it is no DICOM file of ours")
-        at = len(_PREFIX)
-        _, _, _, _, length = _GROUP_LENGTH.unpack_from(head, at)
-        at += _GROUP_LENGTH.size
-        start = at + length
-        found = {}
-        while at < start:
-            _, element, vr, size = _SHORT.unpack_from(head, at)
-            at += _SHORT.size
-            if vr in _LONG_VRS:
-                (size,) = struct.unpack_from("<L", head, at)
-                at += 4
-            found[element] = head[at : at + size]
-            at += size
-    except struct.error as error:
-        raise InstanceUnreadableError(reason="its file meta information is damaged") from error
-    return found, start

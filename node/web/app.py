@@ -19,6 +19,7 @@ from node import logs
 from node.errors import LedgerUnreadableError, UnforeseenError
 from node.prediction_queue import PredictionQueue
 from node.reading import LedgerReader
+from node.receive.instance import Intake
 from node.settings import Settings
 from node.spool import Spool
 from node.web import guard, problems
@@ -29,17 +30,22 @@ from node.web.openapi import Description
 from node.web.pages import Pages
 from node.web.predict import Predict
 from node.web.predictions import Predictions
+from node.web.stow import Stow
 from node.web.views import Sources
 
-_FOR_PROGRAMS = ("/api/", "/openapi.json", "/health", "/livez", "/readyz", "/metrics")
+_FOR_PROGRAMS = (
+    *("/api/", "/dicom-web/", "/openapi.json"),
+    *("/health", "/livez", "/readyz", "/metrics"),
+)
 
 
 def create_app(
-    ledger: LedgerReader, spool: Spool, settings: Settings, manifest: Manifest
+    ledger: LedgerReader, spool: Spool, settings: Settings, manifest: Manifest, intake: Intake
 ) -> Starlette:
     """Return the ASGI application; it needs neither model nor job engine.
 
-    Of cases it writes nothing. Predictions of uploaded files are queued for the infer role.
+    Of cases it writes nothing. Predictions of uploaded files are queued for the infer role, and
+    instances that come by STOW-RS are taken in as those are that come by C-STORE.
     """
     sources = Sources(ledger=ledger, spool=spool, settings=settings, manifest=manifest)
     queue = PredictionQueue(ledger.engine)
@@ -51,6 +57,7 @@ def create_app(
         *Metrics(sources).routes(),
         *Predict(sources, queue).routes(),
         *Predictions(sources, queue).routes(),
+        *(Stow(intake, settings.stow).routes() if settings.stow.enabled else ()),
     ]
     description = Description(endpoints, pages.templates)
     return Starlette(

@@ -1,11 +1,11 @@
-"""A multipart body with one file in it, written to disk as it arrives.
+"""Multipart bodies, read as they arrive; and those with one file in them, written to disk.
 
 Nothing of what the client calls the file is used, and no more of the body is ever held than the
 block that is being written.
 
 References
 ----------
-RFC 7578 multipart/form-data.
+RFC 2046 5.1 multipart, RFC 7578 multipart/form-data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
@@ -31,6 +31,7 @@ from node.errors import (
 FIELD: Final = b"file"
 FRAMING_BYTES: Final = 2**16
 """How much of a body may be something other than the file: boundaries, headers, a preamble."""
+_LONGEST_BOUNDARY: Final = 70  # RFC 2046 5.1.1
 
 
 def boundary_of(content_type: str) -> bytes:
@@ -43,12 +44,82 @@ def boundary_of(content_type: str) -> bytes:
     """
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not 1 <= len(boundary) <= _LONGEST_BOUNDARY:
+    if kind != b"multipart/form-data" or not is_boundary(boundary):
         raise UploadTypeError
     return boundary
 
 
-_LONGEST_BOUNDARY: Final = 70  # RFC 2046 5.1.1
+def is_boundary(text: bytes) -> bool:
+    """Say whether a text can be a boundary."""
+    return 1 <= len(text) <= _LONGEST_BOUNDARY
+
+
+class Sink(Protocol):
+    """What is told of the parts of a body, one after the other."""
+
+    def begin(self, headers: dict[bytes, bytes]) -> None:
+        """Take the headers of the next part; their names are in lower case."""
+        ...
+
+    def write(self, fragment: memoryview) -> None:
+        """Take the next bytes of the part."""
+        ...
+
+    def end(self) -> None:
+        """Know that the part is whole."""
+        ...
+
+
+class MultipartReader:
+    """Reads a body piece by piece; no more of it is held than a piece."""
+
+    def __init__(self, boundary: bytes, sink: Sink) -> None:
+        self._sink = sink
+        self._headers: dict[bytes, bytes] = {}
+        self._name, self._value = b"", b""
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": sink.end,
+            },
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last boundary has come."""
+        return bool(self._parser.state == MultipartState.END)
+
+    def feed(self, block: bytes) -> None:
+        """Take the next bytes of the body.
+
+        Raises
+        ------
+        FormParserError
+            It is no multipart body.
+        """
+        self._parser.write(block)
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name, self._value = b"", b""
+
+    def _on_headers_finished(self) -> None:
+        headers, self._headers = self._headers, {}
+        self._sink.begin(headers)
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._sink.write(memoryview(data)[start:end])
 
 
 class UploadedFile:
@@ -69,20 +140,8 @@ class UploadedFile:
         self._body_bytes = 0
         self._limit_bytes = limit_bytes
         self._part_count = 0
-        self._name, self._value = b"", b""
-        self._disposition: bytes | None = None
         self._file = path.open("xb")
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._on_part_begin,
-                "on_header_field": self._on_header_field,
-                "on_header_value": self._on_header_value,
-                "on_header_end": self._on_header_end,
-                "on_headers_finished": self._on_headers_finished,
-                "on_part_data": self._on_part_data,
-            },
-        )
+        self._reader = MultipartReader(boundary, self)
 
     def __enter__(self) -> Self:
         """Return the file, open."""
@@ -114,7 +173,7 @@ class UploadedFile:
         if self._body_bytes > self._limit_bytes + FRAMING_BYTES:
             raise UploadTooLargeError(limit_bytes=self._limit_bytes)
         try:
-            self._parser.write(block)
+            self._reader.feed(block)
         except FormParserError as error:
             raise UploadInvalidError(reason="it is no multipart body") from error
         except OSError as error:
@@ -130,7 +189,7 @@ class UploadedFile:
         SpoolFullError, SpoolUnwritableError
             The disk does not take the rest.
         """
-        if self._parser.state != MultipartState.END:
+        if not self._reader.is_whole:
             raise UploadInvalidError(reason="it ends before its last boundary")
         if not self.byte_count:
             raise UploadInvalidError(reason="there is no file in it, or an empty one")
@@ -141,36 +200,26 @@ class UploadedFile:
         except OSError as error:
             raise _unwritten(error) from error
 
-    # -- what the parser finds ---------------------------------------------------------------
+    # -- what the reader finds ---------------------------------------------------------------
 
-    def _on_part_begin(self) -> None:
+    def begin(self, headers: dict[bytes, bytes]) -> None:
+        """Check that it is the one part that is wanted."""
         self._part_count += 1
-        self._disposition = None
-        self._name, self._value = b"", b""
         if self._part_count > 1:
             raise UploadInvalidError(reason="it has a second part")
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if self._name.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._name, self._value = b"", b""
-
-    def _on_headers_finished(self) -> None:
-        kind, options = parse_options_header(self._disposition)
+        kind, options = parse_options_header(headers.get(b"content-disposition"))
         if kind != b"form-data" or options.get(b"name") != FIELD:
             raise UploadInvalidError(reason="its part has another name")
 
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self.byte_count += end - start
+    def write(self, fragment: memoryview) -> None:
+        """Append to the file."""
+        self.byte_count += len(fragment)
         if self.byte_count > self._limit_bytes:
             raise UploadTooLargeError(limit_bytes=self._limit_bytes)
-        self._file.write(memoryview(data)[start:end])
+        self._file.write(fragment)
+
+    def end(self) -> None:
+        """Wait for the last boundary."""
 
 
 def _unwritten(error: OSError) -> SpoolFullError | SpoolUnwritableError:

@@ -140,7 +140,7 @@ class Predict:
         boundary = multipart.boundary_of(request.headers.get("content-type", ""))
         is_awaited = not _prefers_async(request.headers)
         prediction_id = await run_in_threadpool(
-            self._open, is_awaited=is_awaited, announced=_announced(request.headers)
+            self._open, is_awaited=is_awaited, announced=announced(request.headers)
         )
         try:
             await self._take_in(prediction_id, body, boundary, is_awaited=is_awaited)
@@ -272,7 +272,7 @@ def _prefers_async(headers: Headers) -> bool:
     )
 
 
-def _announced(headers: Headers) -> int:
+def announced(headers: Headers) -> int:
     """Return how many bytes a request says it has; 0 where it does not."""
     length = headers.get("content-length", "")
     is_number = length.isascii() and length.isdigit() and len(length) <= _LONGEST_NUMBER

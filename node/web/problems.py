@@ -17,11 +17,19 @@ from starlette.responses import Response
 
 from converters.errors import CodedError, InputRejectedError
 from node import logs
+from node.door_errors import (
+    StowBusyError,
+    StowInvalidError,
+    StowTooLargeError,
+    StowTypeError,
+)
 from node.errors import (
     CaseFileAbsentError,
     CaseUnknownError,
     CrossSiteError,
     HostRefusedError,
+    InstanceUnreadableError,
+    LedgerUnavailableError,
     LedgerUnreadableError,
     NotReadyError,
     PredictionLateError,
@@ -33,6 +41,7 @@ from node.errors import (
     RequestSlowError,
     ResourceUnknownError,
     SpoolFullError,
+    SpoolUnwritableError,
     UnforeseenError,
     UploadInvalidError,
     UploadSlowError,
@@ -61,6 +70,13 @@ STATUSES: Mapping[type[CodedError], HTTPStatus] = {
     PredictionUnknownError: HTTPStatus.NOT_FOUND,
     PredictionNotDoneError: HTTPStatus.CONFLICT,
     PredictionLateError: HTTPStatus.GATEWAY_TIMEOUT,
+    StowTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    StowInvalidError: HTTPStatus.BAD_REQUEST,
+    StowTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    StowBusyError: HTTPStatus.TOO_MANY_REQUESTS,
+    InstanceUnreadableError: HTTPStatus.BAD_REQUEST,
+    SpoolUnwritableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    LedgerUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 RETRY_AFTER_S = 10
 
@@ -100,7 +116,7 @@ def document(status: HTTPStatus, *, code: str, detail: str, advice: str) -> dict
 
 def answer(content: Mapping[str, object], status: HTTPStatus) -> Response:
     """Return a problem document as an answer; one for a failure that passes says when to retry."""
-    passes = status is HTTPStatus.SERVICE_UNAVAILABLE
+    passes = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
     headers = {"retry-after": str(RETRY_AFTER_S)} if passes else None
     return Response(json.dumps(content), status.value, headers=headers, media_type=MEDIA_TYPE)
 
