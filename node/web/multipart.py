@@ -44,14 +44,9 @@ def boundary_of(content_type: str) -> bytes:
     """
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not is_boundary(boundary):
+    if kind != b"multipart/form-data" or not 1 <= len(boundary) <= _LONGEST_BOUNDARY:
         raise UploadTypeError
     return boundary
-
-
-def is_boundary(text: bytes) -> bool:
-    """Say whether a text can be a boundary."""
-    return 1 <= len(text) <= _LONGEST_BOUNDARY
 
 
 class Sink(Protocol):

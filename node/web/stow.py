@@ -42,11 +42,12 @@ from node.receive.stow import Outcome, Sender, StoreRequest
 from node.settings import Stow as StowSettings
 from node.web import predict, problems
 from node.web.body import Body
-from node.web.multipart import MultipartReader, is_boundary
+from node.web.multipart import MultipartReader
 
 _MEDIA_TYPE: Final = "application/dicom+json"
 _MOST_PARTS: Final = 50_000
 _NOBODY_LISTENS: Final = 499
+_LONGEST_BOUNDARY: Final = 200  # RFC 2046 allows 70 characters, Orthanc sends 73
 _PASSES: Final = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE)
 
 
@@ -151,7 +152,9 @@ def _boundary_of(content_type: str) -> bytes:
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     root = options.get(b"type", stow.MEDIA_TYPE).lower()
-    if kind != b"multipart/related" or root != stow.MEDIA_TYPE or not is_boundary(boundary):
+    if kind != b"multipart/related" or root != stow.MEDIA_TYPE:
+        raise StowTypeError
+    if not 1 <= len(boundary) <= _LONGEST_BOUNDARY:
         raise StowTypeError
     return boundary
 

@@ -21,6 +21,7 @@ _INPUTS = {
     "dicom-series": 100,
     "http": 40,
     "upload": 30,
+    "stow": 40,
     "nifti": 100,
     "manifest": 30,
     "safetensors": 40,

@@ -25,6 +25,7 @@ DOORS: Final = {
     "dicom-series": "files:StoredSeries",
     "http": "web:Requests",
     "upload": "web:Uploads",
+    "stow": "stow:Stores",
     "nifti": "files:Nifti",
     "manifest": "models:Manifests",
     "safetensors": "models:Weights",

@@ -22,7 +22,7 @@ from tests.web_cases import WebNode, served
 
 _PATIENCE_S: Final = 20.0
 _STATUS: Final = re.compile(rb"HTTP/1\.1 ([0-9]{3})")
-_TOKENS: Final = (
+TOKENS: Final = (
     *(
         b"\r\n",
         b"\n",
@@ -66,14 +66,17 @@ _GETS: Final = (
 )
 
 
-class _Served:
+class Served:
     """The real application on a real server, with an infer role that answers at once."""
 
     def __init__(self, folder: Folder) -> None:
         self._stack = ExitStack()
         logs.configure(role="web", level="ERROR", strict=False)
         self.node = WebNode.create(
-            folder.spool, predict={"max_upload_bytes": 2**20, "silence_s": 1.0, "patience_s": 9.0}
+            folder.spool,
+            predict={"max_upload_bytes": 2**20, "silence_s": 1.0, "patience_s": 9.0},
+            stow={"max_request_bytes": 2**21, "silence_s": 1.0, "patience_s": 9.0},
+            receive={"max_instance_bytes": 2**20},
         )
         self.case_id = self.node.delivered("1.2.3.4")
         ticker = Ticker("infer", 0.01, InstantInfer(self.node).look)
@@ -133,13 +136,13 @@ class _Errors(logging.Handler):
         self.found.append(f"{record.getMessage().strip()} {kind.__name__ if kind else ''}")
 
 
-class _Door:
-    """What both doors of the port share."""
+class Door:
+    """What the doors of the port share."""
 
     pools = 60
 
     def __init__(self, folder: Folder) -> None:
-        self._served = _Served(folder)
+        self._served = Served(folder)
 
     def give(self, content: bytes) -> Verdict:
         """Return whether anything was answered with success."""
@@ -153,14 +156,15 @@ class _Door:
         return [*found, *(f"left of an upload: {name}" for name in self._left())]
 
     def _left(self) -> list[str]:
-        return predictions.files(self._served.node.spool.root / "predictions")
+        root = self._served.node.spool.root
+        return [*predictions.files(root / "predictions"), *predictions.files(root / "incoming")]
 
     def close(self) -> None:
         """Stop the server."""
         self._served.close()
 
 
-class Requests(_Door):
+class Requests(Door):
     """Requests that read, one or several on a connection."""
 
     name = "http"
@@ -170,7 +174,7 @@ class Requests(_Door):
         more = b"".join(
             self._request(rng, "keep-alive") for _ in range(rng.choice((0, 0, 0, 1, 2)))
         )
-        return mutated(more + self._request(rng, "close"), rng, _TOKENS)
+        return mutated(more + self._request(rng, "close"), rng, TOKENS)
 
     def _request(self, rng: Random, connection: str) -> bytes:
         method = rng.choice(("GET",) * 6 + ("HEAD", "OPTIONS", "DELETE", "POST", "PUT", "X"))
@@ -182,7 +186,7 @@ class Requests(_Door):
         return f"{head}\r\n".encode() + body
 
 
-class Uploads(_Door):
+class Uploads(Door):
     """Files by ``POST /api/v1/predict``: the request, the multipart body, the file in it."""
 
     name = "upload"
@@ -194,18 +198,23 @@ class Uploads(_Door):
         body, headers = multipart_body(content)
         place = rng.random()
         if not is_file and place < 0.6:
-            body = mutated(body, rng, _TOKENS)
+            body = mutated(body, rng, TOKENS)
         kind = headers["content-type"]
-        is_chunked = rng.random() < 0.3
-        length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {len(body)}"
-        head = f"POST /api/v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
-        head += f"{length}\r\nConnection: close\r\n\r\n"
-        if is_chunked:
-            middle = rng.randint(1, len(body) - 1) if len(body) > 1 else 1
-            body = b"".join(
-                f"{len(one):x}\r\n".encode() + one + b"\r\n"
-                for one in (body[:middle], body[middle:], b"")
-                if one or body[middle:]
-            )
-        whole = head.encode() + body
-        return mutated(whole, rng, _TOKENS) if not is_file and place >= 0.6 else whole
+        whole = posted("/api/v1/predict", body, kind, rng)
+        return mutated(whole, rng, TOKENS) if not is_file and place >= 0.6 else whole
+
+
+def posted(path: str, body: bytes, content_type: str, rng: Random) -> bytes:
+    """Return a whole request, by chance in two chunks."""
+    is_chunked = rng.random() < 0.3
+    length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {len(body)}"
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
+    head += f"{length}\r\nConnection: close\r\n\r\n"
+    if is_chunked:
+        middle = rng.randint(1, len(body) - 1) if len(body) > 1 else 1
+        body = b"".join(
+            f"{len(one):x}\r\n".encode() + one + b"\r\n"
+            for one in (body[:middle], body[middle:], b"")
+            if one or body[middle:]
+        )
+    return head.encode() + body

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import SpoolFullError, SpoolQuotaError
-from node.spool import Spool
+from node.spool import STOWED, Spool
 from tests.waiting import wait_until
 
 HOSTILE = ["../../etc/passwd", "/etc/passwd", "a/b", "1.2\0.3", "\udcff\udce4", ".", "x" * 500]
@@ -69,6 +69,17 @@ def test_a_sweep_removes_parts_and_nothing_else(spool: Spool) -> None:
     for part in spool.parts():
         part.unlink()
     assert _files(spool) == {relative, str(fresh.relative_to(spool.root))}
+
+
+def test_each_door_sweeps_its_own_temporary_files(spool: Spool) -> None:
+    received, stowed = spool.new_part(), spool.new_part(STOWED)
+    for part in (received, stowed):
+        part.write_bytes(b"half")
+    assert spool.parts() == [received]  # by STOW-RS another process may be writing
+    os.utime(stowed, (0, 0))
+    assert set(spool.parts()) == {received, stowed}
+    spool.sweep_stowed()
+    assert spool.parts() == [received]
 
 
 def test_the_free_space_floor_refuses_below_and_allows_above(tmp_path: Path) -> None:
@@ -142,7 +153,7 @@ def test_a_killed_writer_leaves_no_file_under_the_final_name(spool: Spool) -> No
     folder = spool.case_folder("d" * 32)
     code = """
 import os, pathlib, sys, time
-from node.spool import Spool
+from node.spool import STOWED, Spool
 def write(part):
     part.write_bytes(b"half")
     time.sleep(60)

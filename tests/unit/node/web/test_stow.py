@@ -203,6 +203,15 @@ def test_only_instances_of_the_study_in_the_address_are_taken(
     assert _post(client, part10(mine), url=f"{URL}/not-a-uid").status_code == 400
 
 
+def test_a_boundary_as_long_as_orthancs_is_taken(client: TestClient) -> None:
+    boundary = "e5ab" * 18 + "9"  # RFC 2046 allows 70 characters
+    body = stow_requests.body([part10(make_instance())]).replace(
+        stow_requests.BOUNDARY.encode(), boundary.encode()
+    )
+    kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
+    assert client.post(URL, content=body, headers={"content-type": kind}).status_code == 200
+
+
 def test_a_sender_that_is_through_is_noted(node: WebNode, client: TestClient) -> None:
     _post(client, part10(make_instance()))
     (case,) = node.ledger.cases()
