@@ -52,7 +52,10 @@ def presentation_contexts() -> list[PresentationContext]:
     explicit before implicit.
     """
     syntaxes = sorted(transfer_syntaxes(), key=lambda uid: uid != ExplicitVRLittleEndian)
-    classes = [*(one.abstract_syntax for one in VerificationPresentationContexts), *storage_classes()]
+    classes = [
+        *(one.abstract_syntax for one in VerificationPresentationContexts),
+        *storage_classes(),
+    ]
     commitment = build_context(PUSH_MODEL, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     # The peer answers what we asked it: it opens the association and is the SCP (PS3.4 J.3.3).
     commitment.scu_role, commitment.scp_role = False, True

@@ -25,7 +25,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from converters.errors import CodedError
 from node import logs
@@ -35,6 +35,7 @@ from node.door_errors import (
     StowTooLargeError,
     StowTypeError,
 )
+from node.errors import SpoolFullError, UploadSlowError
 from node.receive import stow, stow_answer
 from node.receive.dataset import checked_uid
 from node.receive.instance import Intake
@@ -43,12 +44,33 @@ from node.settings import Stow as StowSettings
 from node.web import predict, problems
 from node.web.body import Body
 from node.web.multipart import MultipartReader
+from node.web.operations import Answer, Endpoint, Operation
 
 _MEDIA_TYPE: Final = "application/dicom+json"
 _MOST_PARTS: Final = 50_000
 _NOBODY_LISTENS: Final = 499
 _LONGEST_BOUNDARY: Final = 200  # RFC 2046 allows 70 characters, Orthanc sends 73
 _PASSES: Final = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE)
+
+
+_OPERATION: Final = Operation(
+    tag="studies",
+    method="POST",
+    body={"multipart/related": {"schema": {"type": "string", "format": "binary"}}},
+    answers=(
+        Answer(what="every instance is stored (DICOM JSON)", media_type=_MEDIA_TYPE),
+        Answer(what="some are", media_type=_MEDIA_TYPE, status=HTTPStatus.ACCEPTED),
+        Answer(what="none is", media_type=_MEDIA_TYPE, status=HTTPStatus.CONFLICT),
+    ),
+    errors=(
+        StowInvalidError,
+        StowTypeError,
+        StowTooLargeError,
+        StowBusyError,
+        UploadSlowError,
+        SpoolFullError,
+    ),
+)
 
 
 class Stow:
@@ -72,7 +94,7 @@ class Stow:
         """Return where the endpoint answers."""
         studies = "/dicom-web/studies"
         paths = [studies, f"{studies}/{{study_instance_uid}}"]
-        return [Route(path, self.store, methods=["POST"]) for path in paths]
+        return [Endpoint(path, self.store, _OPERATION) for path in paths]
 
     async def store(self, request: Request) -> Response:
         """Answer which of the instances in a request are stored.
