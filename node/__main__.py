@@ -46,12 +46,13 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; a coded error ends with exit code 1, of the configuration with 2."""
         from converters.errors import CodedError
+        from node.errors import ConfigError
 
         try:
             return super().invoke(ctx)
         except CodedError as error:
             click.echo(f"{error.code}: {error}\n{error.advice}", err=True)
-            sys.exit(2 if error.code == "CONFIG_INVALID" else 1)
+            sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,11 +73,14 @@ def serve(config: Path | None, role: str | None, *, check_config: bool) -> None:
     from converters.errors import CodedError
     from inference import manifest
     from node import logs, supervise
+    from node.access import Gate
 
     settings = _settings(config)
     if check_config:
         click.echo(settings.model_dump_json(indent=2))
         return
+    if role in (None, "web"):
+        Gate.load(settings.web)  # better no node than one that lets everybody in
     logs.configure(level=settings.log_level, role=role or "supervisor")
     logs.log_crashes()
     supervise.die_with_parent()

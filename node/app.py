@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any
 from inference import manifest as manifests
 from inference.manifest import Manifest
 from node import logs
+from node.access import Gate, is_loopback
 from node.cases import AssembledCase, Stage
 from node.errors import AddressUnavailableError
 from node.ledger import Ledger
-from node.settings import Settings
+from node.settings import Settings, Web
 from node.space import Meter
 from node.spool import STOWED, Spool
 from node.ticker import Ticker
+from node.tls import ServerTls
 
 if TYPE_CHECKING:
     from converters.volume import LabelMap
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from node.jobs import Worker
     from node.pipeline import Boundary, Parts, Stop
     from node.predictions import Predictor
+    from node.receive.instance import Intake
     from node.turns import Turns
 
 _BEAT_S = 1.0
@@ -125,7 +128,6 @@ def run_web(settings: Settings) -> None:
 
     from node.housekeeping import Housekeeper
     from node.prediction_queue import PredictionQueue
-    from node.receive.instance import Intake
     from node.web import serving
     from node.web.app import create_app
 
@@ -142,26 +144,51 @@ def run_web(settings: Settings) -> None:
     port = int(listener.getsockname()[1])
     beat = _beating(ledger, settings, "web", {"port": port})
     logs.get().info("role.started", port=port, address=settings.web.host)
-    intake = Intake(
-        spool,
-        ledger,
-        model_id=manifest.model_id,
-        limit_bytes=settings.receive.max_instance_bytes,
-        door=STOWED,
-    )
+    intake = _web_intake(settings, spool, ledger, manifest.model_id)
     app = create_app(ledger, spool, settings, manifest, intake)
-    server = uvicorn.Server(serving.config(app))
-    keeping = Ticker("housekeeper", _KEEP_S, housekeeper.look)
-    keeping.start()
+    tls = _web_tls(settings.web)
+    server = uvicorn.Server(serving.config(app, tls))
+    tickers = [Ticker("housekeeper", _KEEP_S, housekeeper.look)]
+    if tls is not None:
+        tickers.append(Ticker("certificates", _KEEP_S, tls.refresh))
+    for ticker in tickers:
+        ticker.start()
     # In a thread of its own it leaves the signals to us, as in the other roles.
     thread = threading.Thread(target=server.run, args=([listener],), name="web")
     thread.start()
     stopping.wait()
     server.should_exit = True
     thread.join()
-    keeping.stop()
-    beat.stop()
+    for ticker in (*tickers, beat):
+        ticker.stop()
     ledger.close()
+
+
+def _web_intake(settings: Settings, spool: Spool, ledger: Ledger, model_id: str) -> Intake:
+    """Return the way in of instances that come by STOW-RS."""
+    from node.receive.instance import Intake
+
+    return Intake(
+        spool,
+        ledger,
+        model_id=model_id,
+        limit_bytes=settings.receive.max_instance_bytes,
+        door=STOWED,
+    )
+
+
+def _web_tls(web: Web) -> ServerTls | None:
+    """Return what the HTTP port shows; None where it speaks in the clear."""
+    if web.certificate_file:
+        return ServerTls(
+            web.certificate_file,
+            web.key_file,
+            web.client_ca_file,
+            needs_client=not Gate.load(web).has_tokens,
+        )
+    if not is_loopback(web.host):
+        logs.get().warning("web.in_the_clear", address=web.host)
+    return None
 
 
 def run_work(settings: Settings, boundary: Boundary | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.errors import NodeError
+from node.errors import ConfigError, NodeError
 
 
 class StowTypeError(NodeError):
@@ -27,3 +27,27 @@ class StowBusyError(NodeError):
     code = "STOW_BUSY"
     sentence = "{limit} requests are stored at this moment, more may not"
     advice = "Try again soon (see Retry-After), or raise [stow] max_requests."
+
+
+class HttpUnprotectedError(ConfigError):
+    code = "HTTP_UNPROTECTED"
+    sentence = "[web] host is {address}, and everybody there would be let in"
+    advice = "Give out tokens ([web] tokens_file), ask for certificates, or bind to 127.0.0.1."
+
+
+class TlsUnusableError(NodeError):
+    code = "TLS_UNUSABLE"
+    sentence = "the certificate, its key or the file of authorities cannot be used ({reason})"
+    advice = "Check that the files are PEM, can be read, and that the key is the certificate's."
+
+
+class NotLoggedInError(NodeError):
+    code = "NOT_LOGGED_IN"
+    sentence = "the request does not say who sends it, or nobody whom the node knows"
+    advice = "Log in, or send `Authorization: Bearer` with a token of the node."
+
+
+class NotAllowedError(NodeError):
+    code = "NOT_ALLOWED"
+    sentence = "the role {role} may not do this"
+    advice = "Ask for a token of another role; docs/security.md says what each may do."

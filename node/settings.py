@@ -53,11 +53,25 @@ class Receive(Branch):
 
 
 class Web(Branch):
-    """The status page and API."""
+    """The status page and API, and who may come in there (`node.access`)."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
     host_names: tuple[str, ...] = ()
+    tokens: SecretStr = SecretStr("")
+    tokens_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    client_ca_file: str = ""
+    client_role: Literal["viewer", "operator", "machine"] = "machine"
+
+    @model_validator(mode="after")
+    def _has_whole_tls(self) -> Self:
+        if bool(self.certificate_file) != bool(self.key_file):
+            raise ValueError("TLS needs both certificate_file and key_file, or neither")
+        if self.client_ca_file and not self.certificate_file:
+            raise ValueError("client_ca_file needs certificate_file and key_file")
+        return self
 
 
 class Stow(Branch):

@@ -39,6 +39,7 @@ from node.peers import Destination
 from node.receive.instance import Intake
 from node.settings import Settings
 from node.spool import STOWED, Spool
+from node.tls import ServerTls
 from node.web import serving
 from node.web.app import create_app
 
@@ -406,15 +407,15 @@ class WebNode:
 
 
 @contextmanager
-def served(app: Starlette) -> Iterator[str]:
+def served(app: Starlette, tls: ServerTls | None = None) -> Iterator[str]:
     """Serve an application on a free port of the loopback; yield its address."""
     # The socket listens before the server runs: whoever connects at once waits in its backlog.
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(serving.config(app))
+    server = uvicorn.Server(serving.config(app, tls))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="web")
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

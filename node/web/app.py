@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,6 +17,8 @@ from starlette.staticfiles import StaticFiles
 from converters.errors import CodedError
 from inference.manifest import Manifest
 from node import logs
+from node.access import Gate
+from node.audit import AuditTrail
 from node.errors import LedgerUnreadableError, UnforeseenError
 from node.prediction_queue import PredictionQueue
 from node.reading import LedgerReader
@@ -25,12 +28,14 @@ from node.spool import Spool
 from node.web import guard, problems
 from node.web.api import Api
 from node.web.guard import Guard, Hosts
+from node.web.login import Login
 from node.web.metrics import Metrics
 from node.web.openapi import Description
 from node.web.pages import Pages
 from node.web.predict import Predict
 from node.web.predictions import Predictions
 from node.web.stow import Stow
+from node.web.trail import Trail
 from node.web.views import Sources
 
 _FOR_PROGRAMS = (
@@ -50,7 +55,11 @@ def create_app(
     sources = Sources(ledger=ledger, spool=spool, settings=settings, manifest=manifest)
     queue = PredictionQueue(ledger.engine)
     pages = Pages(sources, queue)
-    handler = _ErrorHandler(pages)
+    gate = Gate.load(settings.web)
+    trail = Trail(AuditTrail(spool.root, settings.jobs.executor_id("web")))
+    login = Login(gate, pages.templates, trail)
+    pages.templates.globals["is_shut"] = gate.is_shut
+    handler = _ErrorHandler(pages, login)
     static = StaticFiles(directory=Path(__file__).parent / "static")
     endpoints = [
         *Api(sources).routes(),
@@ -65,9 +74,18 @@ def create_app(
             *endpoints,
             *description.routes(),
             *pages.routes(),
+            *login.routes(),
             Mount("/static", static),
         ],
-        middleware=[Middleware(Guard, hosts=Hosts(settings.web.host, settings.web.host_names))],
+        middleware=[
+            Middleware(
+                Guard,
+                hosts=Hosts(settings.web.host, settings.web.host_names),
+                gate=gate,
+                trail=trail,
+                refuse=handler.refuse,
+            )
+        ],
         exception_handlers={
             CodedError: handler.answer,
             HTTPException: handler.answer,
@@ -80,8 +98,8 @@ def create_app(
 class _ErrorHandler:
     """Turns whatever a request ended with into a problem document or a page."""
 
-    def __init__(self, pages: Pages) -> None:
-        self._pages = pages
+    def __init__(self, pages: Pages, login: Login) -> None:
+        self._pages, self._login = pages, login
 
     def answer(self, request: Request, error: Exception) -> Response:
         """Return the answer for an error, and log the ones that somebody must look at."""
@@ -100,4 +118,17 @@ class _ErrorHandler:
             response.headers.update(error.headers)
         # An unforeseen error is answered outside of the guard, so that it adds them here.
         guard.secure(response.headers, path)
+        return response
+
+    def refuse(self, path: str, error: CodedError) -> Response:
+        """Return the answer for somebody who is not let in: people are asked who they are."""
+        status = problems.status_of(error)
+        if path.startswith(_FOR_PROGRAMS):
+            response = problems.problem(error)
+        elif status is HTTPStatus.UNAUTHORIZED:
+            response = self._login.page(status)
+        else:
+            response = self._pages.error(error, status)
+        if status is HTTPStatus.UNAUTHORIZED:
+            response.headers["www-authenticate"] = "Bearer"
         return response

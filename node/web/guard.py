@@ -1,8 +1,8 @@
-"""Which hosts are answered for, and the headers that every answer carries.
+"""Which hosts are answered for, who is let in, and the headers that every answer carries.
 
-Pages show study data without a login, for a trusted network. The Host check keeps a foreign web
-site from reading them through the browser of somebody inside (DNS rebinding), the check of the
-page's origin one from sending files or deleting through it. Programs name no origin.
+The Host check keeps a foreign web site from reading pages through the browser of somebody inside
+(DNS rebinding), the check of the page's origin one from sending files or deleting through it.
+Programs name no origin. Then `node.access` says who asks and what for.
 """
 
 from __future__ import annotations
@@ -10,14 +10,23 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request, cookie_parser
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from converters.errors import CodedError
+from node.access import LOCAL, Gate, Principal, is_open_to_all
+from node.door_errors import NotAllowedError, NotLoggedInError
 from node.errors import CrossSiteError, HostRefusedError
 from node.web import problems
+from node.web.body import Body
+from node.web.login import COOKIE
+from node.web.serving import CERTIFICATE
+from node.web.trail import Trail
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _EVERYWHERE = {"0.0.0.0", "::", ""}  # noqa: S104 - compared with, not listened on
@@ -27,7 +36,7 @@ _OWN_SITES = {"same-origin", "none"}
 
 SECURITY_HEADERS = {
     "content-security-policy": (
-        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
         "object-src 'none'"
     ),
     "cross-origin-resource-policy": "same-origin",
@@ -93,11 +102,33 @@ def _is_cross_site(headers: Headers) -> bool:
 
 
 class Guard:
-    """ASGI middleware that refuses foreign hosts and pages and adds the security headers."""
+    """ASGI middleware: refuses foreign hosts, pages and people, adds the security headers.
 
-    def __init__(self, app: ASGIApp, *, hosts: Hosts) -> None:
+    Parameters
+    ----------
+    app : ASGIApp
+        What is guarded; it finds who asks in ``request.state.principal``.
+    hosts : Hosts
+        Which are answered for.
+    gate : Gate
+        Who is let in.
+    trail : Trail
+        Where it is noted who did what.
+    refuse : callable
+        Makes the answer for somebody who is not let in.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Hosts,
+        gate: Gate,
+        trail: Trail,
+        refuse: Callable[[str, CodedError], Response],
+    ) -> None:
         self._app = app
-        self._hosts = hosts
+        self._hosts, self._gate, self._trail, self._refuse = hosts, gate, trail, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or have the application do it."""
@@ -105,14 +136,54 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        status = 0
+
         async def send_secured(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 secure(MutableHeaders(scope=message), scope["path"])
             await send(message)
 
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
-        answer = self._app if refusal is None else problems.problem(refusal)
-        await answer(scope, receive, send_secured)
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope["method"], headers)
+        if refusal is not None:
+            await problems.problem(refusal)(scope, receive, send_secured)
+            return
+        principal = self._principal(scope, headers)
+        barred = self._barred(scope, principal)
+        if barred is not None:
+            answer = self._refuse(scope["path"], barred)
+            await run_in_threadpool(self._trail.refusal, scope, principal, answer.status_code)
+            # Else the answer would be lost together with what is still being sent.
+            await Body(Request(scope, receive), silence_s=1.0, patience_s=5.0).drain()
+            await answer(scope, receive, send_secured)
+            return
+        scope.setdefault("state", {})["principal"] = principal
+        try:
+            await self._app(scope, receive, send_secured)
+        finally:
+            await run_in_threadpool(self._trail.request, scope, principal, status)
+
+    def _principal(self, scope: Scope, headers: Headers) -> Principal | None:
+        """Return who asks: by a token, else by a session, else by a certificate."""
+        if not self._gate.is_shut:
+            return LOCAL
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._gate.of_token(token.strip())
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        certificate = str(scope.get("state", {}).get(CERTIFICATE, ""))
+        return self._gate.of_session(cookie) or self._gate.of_certificate(certificate)
+
+    def _barred(self, scope: Scope, principal: Principal | None) -> CodedError | None:
+        if is_open_to_all(scope["path"]):
+            return None
+        if principal is None:
+            return NotLoggedInError()
+        if not principal.role.may(scope["method"], scope["path"]):
+            return NotAllowedError(role=principal.role.value)
+        return None
 
     def _refusal(self, method: str, headers: Headers) -> CodedError | None:
         named = headers.getlist("host")

@@ -18,6 +18,8 @@ from starlette.responses import Response
 from converters.errors import CodedError, InputRejectedError
 from node import logs
 from node.door_errors import (
+    NotAllowedError,
+    NotLoggedInError,
     StowBusyError,
     StowInvalidError,
     StowTooLargeError,
@@ -70,6 +72,8 @@ STATUSES: Mapping[type[CodedError], HTTPStatus] = {
     PredictionUnknownError: HTTPStatus.NOT_FOUND,
     PredictionNotDoneError: HTTPStatus.CONFLICT,
     PredictionLateError: HTTPStatus.GATEWAY_TIMEOUT,
+    NotLoggedInError: HTTPStatus.UNAUTHORIZED,
+    NotAllowedError: HTTPStatus.FORBIDDEN,
     StowTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     StowInvalidError: HTTPStatus.BAD_REQUEST,
     StowTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from node import logs
 from node.errors import RequestSlowError
+from node.tls import ServerTls, common_name
 from node.web import problems
 
 HEAD_S: Final = 15.0
@@ -33,7 +34,11 @@ MOST_CONNECTIONS: Final = 256
 """Held at once. Beyond them the one that waits longest for its request makes room."""
 
 
-def config(app: ASGIApp) -> uvicorn.Config:
+CERTIFICATE: Final = "certificate"
+"""Where the state of a request has the name on the client's certificate."""
+
+
+def config(app: ASGIApp, tls: ServerTls | None = None) -> uvicorn.Config:
     """Return how an application is served."""
     return uvicorn.Config(
         app,
@@ -44,6 +49,7 @@ def config(app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=5,
+        ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
 
 
@@ -62,6 +68,9 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        name = "" if tls is None else common_name(tls.getpeercert())
+        self.app_state = {**self.app_state, CERTIFICATE: name}
         self._look()
         if len(self.connections) > self.most:
             self._make_room()

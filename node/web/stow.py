@@ -29,6 +29,7 @@ from starlette.routing import BaseRoute
 
 from converters.errors import CodedError
 from node import logs
+from node.access import LOCAL, Principal
 from node.door_errors import (
     StowBusyError,
     StowInvalidError,
@@ -127,7 +128,8 @@ class Stow:
             raise StowTooLargeError(limit_bytes=limit)
         with self._place():
             await run_in_threadpool(self._intake.check_space)
-            store = StoreRequest(self._intake, Sender(study_instance_uid=wanted))
+            sender = Sender(calling_ae_title=_title_of(request), study_instance_uid=wanted)
+            store = StoreRequest(self._intake, sender)
             byte_count = await self._take_in(body, boundary, store)
             await self._in_turn(store.finish)
         return _answered(store.outcomes, byte_count, time.monotonic() - began)
@@ -179,6 +181,12 @@ def _boundary_of(content_type: str) -> bytes:
     if not 1 <= len(boundary) <= _LONGEST_BOUNDARY:
         raise StowTypeError
     return boundary
+
+
+def _title_of(request: Request) -> str:
+    """Return whose instances they are: the name of the sender's token, where there are tokens."""
+    principal: Principal = request.state.principal
+    return stow.CALLING if principal == LOCAL else principal.name
 
 
 def _feed(reader: MultipartReader, store: StoreRequest, block: bytes) -> None:

@@ -10,12 +10,13 @@ import pytest
 
 import converters.errors
 import inference.errors
+import node.door_errors
 import node.errors
 from converters.errors import CodedError, ConversionError, Evidence, MissingSliceError
 from inference.errors import InferenceError
 from node.errors import NodeError
 
-MODULES = (converters.errors, inference.errors, node.errors)
+MODULES = (converters.errors, inference.errors, node.errors, node.door_errors)
 ROOTS = (ConversionError, InferenceError, NodeError)
 
 

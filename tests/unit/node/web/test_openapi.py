@@ -20,7 +20,7 @@ from node.web.operations import Endpoint
 from node.web.views import CaseView
 from tests.web_cases import WebNode
 
-PAGES = {"/", "/cases/{case_id}"}
+PAGES = {"/", "/cases/{case_id}", "/login", "/logout"}
 
 
 @pytest.fixture
