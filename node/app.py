@@ -132,6 +132,7 @@ def run_web(settings: Settings) -> None:
     from node.web.app import create_app
 
     stopping = _stop_signal()
+    tls = _web_tls(settings.web)
     spool, ledger, manifest = open_stores(settings)
     housekeeper = Housekeeper(
         PredictionQueue(ledger.engine),
@@ -146,7 +147,6 @@ def run_web(settings: Settings) -> None:
     logs.get().info("role.started", port=port, address=settings.web.host)
     intake = _web_intake(settings, spool, ledger, manifest.model_id)
     app = create_app(ledger, spool, settings, manifest, intake)
-    tls = _web_tls(settings.web)
     server = uvicorn.Server(serving.config(app, tls))
     tickers = [Ticker("housekeeper", _KEEP_S, housekeeper.look)]
     if tls is not None:

@@ -88,7 +88,7 @@ class AuditTrail:
                 "EventActionCode": action,
                 "EventDateTime": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "EventOutcomeIndicator": _outcome(deed.status),
-                "EventOutcomeDescription": f"HTTP {deed.status}",
+                "EventOutcomeDescription": f"HTTP {deed.status}" if deed.address else "",
             },
             "ActiveParticipant": [
                 {

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from node.rows import AttemptRow, CaseRow
     from node.series_table import Row
     from node.settings import Settings
+
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @contextmanager
@@ -35,14 +39,36 @@ def reading(settings: Settings) -> Iterator[LedgerReader]:
 
 @contextmanager
 def writing(settings: Settings) -> Iterator[Ledger]:
-    """Yield the ledger for acting."""
+    """Yield the ledger for acting; the audit trail says who acted and whether it was done."""
     from node.ledger import Ledger
 
     ledger = Ledger(settings.ledger_url)
+    is_done = False
     try:
         yield ledger
+        is_done = True
     finally:
         ledger.close()
+        _note(settings, is_done=is_done)
+
+
+def _note(settings: Settings, *, is_done: bool) -> None:
+    from http import HTTPStatus
+
+    from node.audit import AuditTrail, Deed, Event
+
+    context = click.get_current_context()
+    case_id = str(context.params.get("case_id", ""))
+    AuditTrail(settings.spool.path, "command line").record(
+        Deed(
+            event=Event.CHANGED,
+            user=getpass.getuser(),
+            role="operator",
+            address="",
+            status=HTTPStatus.OK if is_done else HTTPStatus.CONFLICT,
+            target=f"cases {context.info_name} {case_id if _ID.fullmatch(case_id) else ''}",
+        )
+    )
 
 
 def show_list(settings: Settings, limit: int, *, as_json: bool) -> None:

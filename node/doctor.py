@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import sqlite3
+import ssl
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -26,6 +27,7 @@ import sqlalchemy as sa
 from inference import manifest
 from inference.errors import ModelUnusableError
 from node import settings as settings_file
+from node.access import Gate
 from node.cases import Transport
 from node.deliver import routes, store_scu
 from node.dimse import IMPLEMENTATION_CLASS_UID
@@ -35,6 +37,7 @@ from node.peers import Destination, Notify
 from node.settings import Model, Receive, Settings, Spool, Web
 from node.spool import sync_folder
 from node.tables import SCHEMA_VERSION
+from node.tls import ServerTls
 
 _PATIENCE_S = 5.0
 _CLOCK_SLACK = timedelta(days=1)
@@ -79,6 +82,7 @@ def checks(settings: Settings, config_path: Path | None) -> list[Finding]:
         _torch(),
         _device(settings.model, Path("/dev")),
         _receive_port(settings.receive),
+        _web_access(settings.web),
         _web_port(settings.web),
         *_destinations(settings.destinations, settings.receive.ae_title),
         *_notify(settings.notify),
@@ -267,18 +271,42 @@ def _receive_port(receive: Receive) -> Finding:
     return _port_finding("receive port", receive.host, receive.port, problem)
 
 
+def _web_access(web: Web) -> Finding:
+    name = "web access"
+    try:
+        gate = Gate.load(web)
+        if web.certificate_file:
+            ServerTls(web.certificate_file, web.key_file, web.client_ca_file, needs_client=False)
+    except NodeError as error:
+        return _bad(name, str(error), error.advice)
+    way = "over TLS" if web.certificate_file else "in the clear"
+    if not gate.is_shut:
+        return _good(name, f"{way}, everybody on this machine is let in")
+    return _good(name, f"{way}, by {'tokens' if gate.has_tokens else 'certificates'}")
+
+
 def _web_port(web: Web) -> Finding:
     problem = _listening_problem(web.host, web.port)
     if problem == errno.EADDRINUSE:
         host = _reachable(web.host)
-        address = f"http://{f'[{host}]' if ':' in host else host}:{web.port}/livez"
+        scheme = "https" if web.certificate_file else "http"
+        address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{web.port}/livez"
         try:
-            answer = httpx.get(address, timeout=_PATIENCE_S, trust_env=False)
-        except httpx.HTTPError:
+            answer = httpx.get(
+                address, timeout=_PATIENCE_S, trust_env=False, verify=_own(web.certificate_file)
+            )
+        except (httpx.HTTPError, OSError):
             return _port_finding("web port", web.host, web.port, problem)
         if answer.is_success and "alive" in answer.text:
             return _good("web port", f"{web.port}: the running node answers")
     return _port_finding("web port", web.host, web.port, problem)
+
+
+def _own(certificate_file: str) -> ssl.SSLContext:
+    """Return what trusts the node's own certificate, whatever it is called there."""
+    context = ssl.create_default_context(cafile=certificate_file or None)
+    context.check_hostname = False
+    return context
 
 
 def _listening_problem(host: str, port: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from pathlib import Path
 
@@ -43,10 +42,10 @@ def test_a_changed_certificate_is_shown_without_a_restart(tmp_path: Path) -> Non
     tls.refresh()
     assert _shown(tls) == first
     newer, newer_key = _made(tmp_path / "b")
-    os.replace(newer_key, key)
+    Path(newer_key).replace(key)
     tls.refresh()  # half of the change: the key does not fit
     assert _shown(tls) == first
-    os.replace(newer, certificate)
+    Path(newer).replace(certificate)
     tls.refresh()
     assert _shown(tls) not in (first, b"")
 
