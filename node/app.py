@@ -24,7 +24,7 @@ from node.access import Gate, is_loopback
 from node.cases import AssembledCase, Stage
 from node.errors import AddressUnavailableError
 from node.ledger import Ledger
-from node.settings import Settings, Web
+from node.settings import DimseTls, Settings, Web
 from node.space import Meter
 from node.spool import STOWED, Spool
 from node.ticker import Ticker
@@ -105,6 +105,7 @@ def run_receive(settings: Settings) -> None:
     from node.receive.scp import StorageScp
 
     stopping = _stop_signal()
+    tls = _dimse_tls(settings.receive.tls)
     spool, ledger, manifest = open_stores(settings)
     Reconciliation(
         spool,
@@ -112,14 +113,26 @@ def run_receive(settings: Settings) -> None:
         model_id=manifest.model_id,
         limit_bytes=settings.receive.max_instance_bytes,
     ).run()
-    scp = StorageScp(settings.receive, spool=spool, ledger=ledger, model_id=manifest.model_id)
+    scp = StorageScp(
+        settings.receive, spool=spool, ledger=ledger, model_id=manifest.model_id, tls=tls
+    )
     scp.start()
+    certificates = Ticker("certificates", _KEEP_S, tls.refresh if tls else lambda: None)
+    certificates.start()
     beat = _beating(ledger, settings, "receive", {"port": scp.port})
     logs.get().info("role.started", port=scp.port, address=settings.receive.host)
     stopping.wait()
     scp.stop()
+    certificates.stop()
     beat.stop()
     ledger.close()
+
+
+def _dimse_tls(tls: DimseTls) -> ServerTls | None:
+    """Return what the DICOM port for TLS shows; None where there is none."""
+    if not tls.port:
+        return None
+    return ServerTls(tls.certificate_file, tls.key_file, tls.client_ca_file, needs_client=True)
 
 
 def run_web(settings: Settings) -> None:

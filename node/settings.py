@@ -6,6 +6,7 @@ Secrets belong there and are never shown.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from pathlib import Path
@@ -38,18 +39,43 @@ _PREFIX, _DELIMITER = "NEUROSEG_", "__"
 Days = Annotated[float, Field(ge=0)]
 
 
+class DimseTls(Branch):
+    """DICOM over TLS on a port of its own; 0: there is none."""
+
+    host: str = "127.0.0.1"
+    port: Port = 0
+    certificate_file: str = ""
+    key_file: str = ""
+    client_ca_file: str = ""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.port and not (self.certificate_file and self.key_file):
+            raise ValueError("DICOM over TLS needs certificate_file and key_file")
+        return self
+
+
 class Receive(Branch):
-    """The C-STORE door."""
+    """The C-STORE door; `calling_addresses` are networks or addresses that may connect."""
 
     host: str = "127.0.0.1"
     port: Port = 11112
     ae_title: AeTitle = "NEUROSEG"
     check_called_ae_title: bool = False
     calling_ae_titles: tuple[AeTitle, ...] = ()
+    calling_addresses: tuple[str, ...] = ()
     max_associations: int = Field(default=20, ge=1)
     max_pdu_bytes: int = Field(default=131072, ge=4096)
     max_instance_bytes: int = Field(default=2**30, ge=2**10)
     idle_timeout_s: Seconds = 60.0
+    tls: DimseTls = DimseTls()
+
+    @field_validator("calling_addresses")
+    @classmethod
+    def _are_networks(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for one in addresses:
+            ipaddress.ip_network(one, strict=False)
+        return addresses
 
 
 class Web(Branch):

@@ -27,3 +27,23 @@ def made(folder: Path, name: str = "IP:127.0.0.1") -> tuple[ssl.SSLContext, Path
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context, certificate
+
+
+def authority(folder: Path, names: tuple[str, ...]) -> Path:
+    """Make an authority and certificates that it vouches for; return its own.
+
+    Each name becomes ``<name>.pem`` and ``<name>.key`` in the folder.
+    """
+
+    def openssl(*words: str | Path) -> None:
+        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+
+    new = ("req", "-newkey", "rsa:2048", "-nodes")
+    ca = folder / "ca.pem"
+    openssl(*new, "-x509", "-subj", "/CN=authority", "-keyout", folder / "ca.key", "-out", ca)
+    for name in names:
+        key, order = folder / f"{name}.key", folder / f"{name}.csr"
+        openssl(*new, "-subj", f"/CN={name}", "-keyout", key, "-out", order)
+        signed = ("-CA", ca, "-CAkey", folder / "ca.key", "-CAcreateserial")
+        openssl("x509", "-req", "-in", order, *signed, "-out", folder / f"{name}.pem")
+    return ca

@@ -23,6 +23,7 @@ from node.receive.instance import Intake, Offer
 from node.receive.reconcile import Reconciliation
 from node.receive.scp import StorageScp
 from node.spool import Spool
+from node.tls import ServerTls
 
 MODEL_ID = "door@1"
 VERIFICATION = "1.2.840.10008.1.1"
@@ -33,7 +34,14 @@ _FRAGMENT = 16000
 class Door:
     """A running receiver with its own spool and ledger."""
 
-    def __init__(self, folder: Path, *, free_floor_bytes: int = 0, **receive: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        free_floor_bytes: int = 0,
+        tls: ServerTls | None = None,
+        **receive: object,
+    ) -> None:
         self.spool = Spool(folder / "spool", free_floor_bytes=free_floor_bytes)
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}")
         values = {"port": 0, "idle_timeout_s": 10.0, **receive}
@@ -42,6 +50,7 @@ class Door:
             spool=self.spool,
             ledger=self.ledger,
             model_id=MODEL_ID,
+            tls=tls,
         )
         limit_bytes = settings.Receive.model_validate(values).max_instance_bytes
         Reconciliation(self.spool, self.ledger, model_id=MODEL_ID, limit_bytes=limit_bytes).run()

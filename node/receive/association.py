@@ -379,7 +379,8 @@ class StoreAssociation(Association):
         sock = self.dul.socket
         if sock is not None and sock.socket is not None:
             with suppress(OSError):  # the peer was faster
-                sock.socket.shutdown(how)
+                # Of a TLS socket its own method would forget the keys first.
+                socket.socket.shutdown(sock.socket, how)
 
 
 def _log_rejection(event: evt.Event) -> None:

@@ -7,11 +7,14 @@ DICOM PS3.4 Annex B (Storage Service Class), PS3.8 9.3 (association).
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import threading
 import time
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network
 from socketserver import BaseServer
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, VerificationPresentationContexts
@@ -28,6 +31,9 @@ from node.receive.association import StoreAssociation
 from node.receive.instance import Intake
 from node.reports import PUSH_MODEL
 from node.spool import Spool
+from node.tls import ServerTls
+
+Networks: TypeAlias = Sequence[IPv4Network | IPv6Network]
 
 _MAX_ACSE_TIMEOUT_S = 15.0
 _SPARE_CONNECTIONS = 10  # beyond the allowed associations, so that their peers get a rejection
@@ -69,8 +75,14 @@ class _RequestHandler(RequestHandler):
     server: _Server
 
     def _create_association(self) -> StoreAssociation:
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # saves 40 ms stalls
-        assoc = StoreAssociation(self.server.ae, self.request, self.server.intake)
+        connection = self.request
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # saves 40 ms stalls
+        if self.server.tls is not None:
+            # The association's own thread shakes hands when it first reads, within its patience.
+            connection = self.server.tls.context.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        assoc = StoreAssociation(self.server.ae, connection, self.server.intake)
         assoc._server = self.server  # noqa: SLF001 - how the library finds its associations
         assoc.name = f"AcceptorThread@{self.client_address[1]}"
         assoc.acceptor.maximum_length = self.ae.maximum_pdu_size
@@ -88,7 +100,14 @@ class _Server(AssociationServer):
 
     request_queue_size = _BACKLOG
 
-    def __init__(self, ae: AE, address: tuple[str, int], intake: Intake) -> None:
+    def __init__(
+        self,
+        ae: AE,
+        address: tuple[str, int],
+        intake: Intake,
+        networks: Networks,
+        tls: ServerTls | None,
+    ) -> None:
         super().__init__(
             ae,
             address,
@@ -96,21 +115,25 @@ class _Server(AssociationServer):
             presentation_contexts(),
             request_handler=_RequestHandler,
         )
-        self.intake = intake
+        self.intake, self.tls = intake, tls
+        self._networks = networks
 
     @property
     def associations(self) -> list[StoreAssociation]:
         """Return the running associations."""
         return [one for one in self.active_associations if isinstance(one, StoreAssociation)]
 
-    def verify_request(self, request: object, client_address: object) -> bool:
-        """Return whether another connection may be held; a flood is not.
+    def verify_request(self, request: object, client_address: tuple[str, int]) -> bool:  # type: ignore[override]
+        """Return whether another connection may be held: from where it is allowed, and no flood.
 
         Where there are too many, the one that has been silent longest since it was opened makes
         room: a peer asks at once, and must not wait until a port scanner's connections have
         timed out.
         """
-        del request, client_address
+        del request
+        if self._networks and not _is_within(str(client_address[0]), self._networks):
+            logs.get().warning("association.rejected", reason="address not allowed")
+            return False
         held = self.associations
         limit = self.ae.maximum_associations + _SPARE_CONNECTIONS
         if len(held) < limit:
@@ -131,6 +154,11 @@ class _Server(AssociationServer):
         """Stop accepting and free the port."""
         BaseServer.shutdown(self)
         self.server_close()
+
+
+def _is_within(address: str, networks: Networks) -> bool:
+    found = ipaddress.ip_address(address)
+    return any(found in network for network in networks)
 
 
 class _Entity(AE):
@@ -154,22 +182,36 @@ class StorageScp:
         Where instances go.
     model_id : str
         The model whose cases the instances open.
+    tls : ServerTls, optional
+        What the port for TLS shows, where there is one.
     """
 
     def __init__(
-        self, receive: settings.Receive, *, spool: Spool, ledger: Ledger, model_id: str
+        self,
+        receive: settings.Receive,
+        *,
+        spool: Spool,
+        ledger: Ledger,
+        model_id: str,
+        tls: ServerTls | None = None,
     ) -> None:
         self._settings = receive
         self._intake = Intake(
             spool, ledger, model_id=model_id, limit_bytes=receive.max_instance_bytes
         )
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
+        self._tls = tls
+        self._servers: list[_Server] = []
+        self._threads: list[threading.Thread] = []
 
     @property
     def port(self) -> int:
         """The port that is listened on; the configured one before `start`."""
-        return self._settings.port if self._server is None else self._server.server_address[1]
+        return self._servers[0].server_address[1] if self._servers else self._settings.port
+
+    @property
+    def tls_port(self) -> int:
+        """The port for TLS that is listened on."""
+        return self._servers[1].server_address[1]
 
     def start(self) -> None:
         """Listen; what an earlier process left behind is `node.receive.reconcile`'s.
@@ -179,36 +221,54 @@ class StorageScp:
         AddressUnavailableError
             The address cannot be listened on.
         """
-        address = (self._settings.host, self._settings.port)
-        try:
-            self._server = _Server(self._entity(), address, self._intake)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise AddressUnavailableError(
-                address=address[0], port=address[1], reason=reason
-            ) from error
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL_S,), name="receive", daemon=True
-        )
-        self._thread.start()
-        logs.get().info("receive.started", port=self.port)
+        receive = self._settings
+        doors: list[tuple[str, int, ServerTls | None]] = [(receive.host, receive.port, None)]
+        if self._tls is not None:
+            doors.append((receive.tls.host, receive.tls.port, self._tls))
+        entity = self._entity()  # one for both: they share the limit of associations
+        networks = [ipaddress.ip_network(one, strict=False) for one in receive.calling_addresses]
+        for host, port, tls in doors:
+            try:
+                server = _Server(entity, (host, port), self._intake, networks, tls)
+            except OSError as error:
+                self._close()
+                reason = error.strerror or type(error).__name__
+                raise AddressUnavailableError(address=host, port=port, reason=reason) from error
+            thread = threading.Thread(
+                target=server.serve_forever, args=(_POLL_S,), name="receive", daemon=True
+            )
+            self._servers.append(server)
+            self._threads.append(thread)
+            thread.start()
+            is_secure = {} if tls is None else {"kind": "tls"}
+            logs.get().info("receive.started", port=server.server_address[1], **is_secure)
+
+    def _close(self) -> None:
+        """Stop accepting."""
+        for server in self._servers:
+            server.close()
+        for thread in self._threads:
+            thread.join()
 
     def stop(self, *, grace_s: float = 5.0) -> None:
         """Stop accepting, let running associations end within `grace_s`, then abort them."""
-        if self._server is None or self._thread is None:
+        if not self._servers:
             return
-        self._server.close()
-        self._thread.join()
+        self._close()
         deadline = time.monotonic() + grace_s
-        for assoc in self._server.associations:
+        for assoc in self._associations:
             assoc.join(max(deadline - time.monotonic(), 0))
-        rest = self._server.associations
+        rest = self._associations
         for assoc in rest:
             assoc.hang_up()
         for assoc in rest:
             assoc.join(_ABORT_S)
-        self._server = self._thread = None
+        self._servers, self._threads = [], []
         logs.get().info("receive.stopped")
+
+    @property
+    def _associations(self) -> list[StoreAssociation]:
+        return [assoc for server in self._servers for assoc in server.associations]
 
     def _entity(self) -> AE:
         receive = self._settings

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -93,6 +94,8 @@ class WaitingSocket(AssociationSocket):
         """Return whether data can be read, after a short wait when nothing else is to be done."""
         if self.socket is None:
             time.sleep(WAIT_S)
+        elif isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return True  # decrypted already, so that nothing more need arrive
         elif self.provider_queue.empty() and self.event_queue.empty():
             with suppress(OSError, ValueError):  # a closed connection, which is reported below
                 select.select([self.socket], [], [], WAIT_S)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,28 +156,11 @@ def test_the_trail_is_only_added_to(node: WebNode, client: TestClient) -> None:
     assert len(trail(node)) == 2
 
 
-def _authority(folder: Path, names: tuple[str, ...]) -> Path:
-    """Make an authority and certificates of it; return the authority's."""
-
-    def openssl(*words: str | Path) -> None:
-        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
-
-    new = ("req", "-newkey", "rsa:2048", "-nodes")
-    ca = folder / "ca.pem"
-    openssl(*new, "-x509", "-subj", "/CN=authority", "-keyout", folder / "ca.key", "-out", ca)
-    for name in names:
-        key, order = folder / f"{name}.key", folder / f"{name}.csr"
-        openssl(*new, "-subj", f"/CN={name}", "-keyout", key, "-out", order)
-        signed = ("-CA", ca, "-CAkey", folder / "ca.key", "-CAcreateserial")
-        openssl("x509", "-req", "-in", order, *signed, "-out", folder / f"{name}.pem")
-    return ca
-
-
 def test_over_tls_a_client_shows_its_certificate_or_a_token(tmp_path: Path) -> None:
     _, own = certificates.made(tmp_path)
     clients = tmp_path / "clients"
     clients.mkdir()
-    ca = _authority(clients, ("pacs-1",))
+    ca = certificates.authority(clients, ("pacs-1",))
     files = {"certificate_file": str(own), "key_file": str(tmp_path / "key.pem")}
     web = {"tokens": LINES, **files, "client_ca_file": str(ca)}
     node = WebNode.create(tmp_path / "spool", web=web)
