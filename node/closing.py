@@ -32,6 +32,7 @@ from node.disposition import coded, ending_of
 from node.errors import ConfigError, JobCrashedError, NothingNewError
 from node.facts import FactReader, Site, read_facts
 from node.jobs import Jobs
+from node.orders import OrderBook
 from node.pipeline import Parts, finish_if_served, next_jobs
 from node.rows import CaseRow
 from node.settings import Assemble, Settings
@@ -213,6 +214,7 @@ class Closer:
     def tend(self) -> None:
         """Give every unfinished case a job, and fail those whose job was given up."""
         self._act_on_reports()
+        self._give_haste()
         self._jobs.wake_overslept(self._longest_wait_s())
         busy = self._jobs.active_case_ids()
         for row in self._ledger.cases(*WORKING, limit=_BATCH):
@@ -226,6 +228,13 @@ class Closer:
             else:
                 finish_if_served(current, self._ledger, self._parts.settings.destinations)
                 self._submit(current)
+
+    def _give_haste(self) -> None:
+        """Start the delayed deliveries of cases whose operator does not want to wait for them."""
+        orders = OrderBook(self._ledger.engine)
+        for case_id in orders.hasty():
+            self._jobs.hasten(case_id)
+            orders.hastened(case_id)
 
     def _longest_wait_s(self) -> float:
         settings = self._parts.settings

@@ -51,3 +51,9 @@ class NotAllowedError(NodeError):
     code = "NOT_ALLOWED"
     sentence = "the role {role} may not do this"
     advice = "Ask for a token of another role; docs/security.md says what each may do."
+
+
+class OrderKeyReusedError(NodeError):
+    code = "ORDER_KEY_REUSED"
+    sentence = "another order came with the same Idempotency-Key"
+    advice = "Give each order a key of its own; only its repeats have the same."

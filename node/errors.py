@@ -242,6 +242,12 @@ class CaseOvertakenError(NodeError):
     advice = "Nothing to do: what the stage made counts for nothing."
 
 
+class ActionUnavailableError(NodeError):
+    code = "CASE_ACTION_UNAVAILABLE"
+    sentence = "a case that is {state} cannot be told to {action}; what it can be told: {can}"
+    advice = "Look at the case again, it may have moved on; then act on what it is now."
+
+
 class CaseNotHeldError(NodeError):
     code = "CASE_NOT_HELD"
     sentence = "the case is {state}, expected held"

@@ -205,6 +205,18 @@ prediction = sa.Table(
     sa.Column("advice", sa.Text),
     sa.Column("disposition", sa.String(16)),
 )
+operator_order = sa.Table(
+    "operator_order",
+    metadata,
+    sa.Column("order_key", sa.String(96), primary_key=True),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("ordered_at", sa.Float, nullable=False, index=True),
+)
+haste = sa.Table(
+    "haste",
+    metadata,
+    sa.Column("case_id", sa.String(32), primary_key=True),
+)
 worker = sa.Table(
     "worker",
     metadata,

@@ -38,7 +38,7 @@ def head_length(head: bytes | bytearray) -> int:
     if head[_PREAMBLE_LENGTH:_BEGIN] != _PREFIX:
         refuse("it is no DICOM file")
     *tag_vr_size, length = _GROUP_LENGTH.unpack_from(head, _BEGIN)
-    found = _BEGIN + _GROUP_LENGTH.size + length
+    found: int = _BEGIN + _GROUP_LENGTH.size + length
     if tag_vr_size != [_GROUP, 0, b"UL", 4] or found > LARGEST_HEAD:
         refuse("its file meta information is damaged")
     return found

@@ -80,7 +80,9 @@ _KNOWN = Parameter(
 _UNCHANGED = Answer(what="what you have is still so", status=HTTPStatus.NOT_MODIFIED)
 
 
-def _json(content: DataclassInstance) -> Response:
+def as_json(content: DataclassInstance) -> Response:
+    """Return a view as an answer."""
+
     def plain(value: object) -> str:
         if isinstance(value, datetime):
             return value.isoformat(timespec="milliseconds")
@@ -162,7 +164,7 @@ class Api:
 
     def livez(self, _: Request) -> Response:
         """Answer while the process runs."""
-        return _json(StatusView(status="alive"))
+        return as_json(StatusView(status="alive"))
 
     def readyz(self, _: Request) -> Response:
         """Answer 200 when a study sent now would be segmented, 503 with what is missing otherwise.
@@ -175,16 +177,16 @@ class Api:
         missing = self._health().missing
         if missing:
             raise NotReadyError(missing=", ".join(missing))
-        return _json(StatusView(status="ready"))
+        return as_json(StatusView(status="ready"))
 
     def health(self, _: Request) -> Response:
         """Answer the node's state, model, device and queue."""
-        return _json(self._health())
+        return as_json(self._health())
 
     def brief_health(self, _: Request) -> Response:
         """Answer in three words, as programs that ask plain serving code for its health expect."""
         state = self._health()
-        return _json(
+        return as_json(
             BriefHealth(
                 status="healthy" if state.status == "ok" else state.status,
                 model_loaded=state.model_loaded,
@@ -201,7 +203,7 @@ class Api:
         wanted = query.case_query(request.query_params, default_limit=DEFAULT_LIMIT)
         found, total = found_cases(self._sources, wanted)
         part = {"total": total, "limit": wanted.limit, "offset": wanted.offset}
-        response = _json(CasesView(cases=tuple(found), **part))
+        response = as_json(CasesView(cases=tuple(found), **part))
         response.headers.update(operations.neighbours(request, **part))
         return operations.tagged(request, response)
 
@@ -209,7 +211,7 @@ class Api:
         """Answer one case."""
         row = self._sources.ledger.case(query.case_id_of(request))
         view = views.case_view(self._sources, row, now=datetime.now(UTC))
-        return operations.tagged(request, _json(view))
+        return operations.tagged(request, as_json(view))
 
     def preview(self, request: Request) -> Response:
         """Answer the picture of a case, to be shown in a page."""

@@ -20,8 +20,8 @@ from node import logs
 from node.access import Gate
 from node.audit import AuditTrail
 from node.errors import LedgerUnreadableError, UnforeseenError
+from node.ledger import Ledger
 from node.prediction_queue import PredictionQueue
-from node.reading import LedgerReader
 from node.receive.instance import Intake
 from node.settings import Settings
 from node.spool import Spool
@@ -31,6 +31,7 @@ from node.web.guard import Guard, Hosts
 from node.web.login import Login
 from node.web.metrics import Metrics
 from node.web.openapi import Description
+from node.web.orders import Orders
 from node.web.pages import Pages
 from node.web.predict import Predict
 from node.web.predictions import Predictions
@@ -45,12 +46,13 @@ _FOR_PROGRAMS = (
 
 
 def create_app(
-    ledger: LedgerReader, spool: Spool, settings: Settings, manifest: Manifest, intake: Intake
+    ledger: Ledger, spool: Spool, settings: Settings, manifest: Manifest, intake: Intake
 ) -> Starlette:
     """Return the ASGI application; it needs neither model nor job engine.
 
-    Of cases it writes nothing. Predictions of uploaded files are queued for the infer role, and
-    instances that come by STOW-RS are taken in as those are that come by C-STORE.
+    What operators order changes the ledger; jobs follow in another role. Predictions of uploaded
+    files are queued for the infer role, and instances that come by STOW-RS are taken in as those
+    are that come by C-STORE.
     """
     sources = Sources(ledger=ledger, spool=spool, settings=settings, manifest=manifest)
     queue = PredictionQueue(ledger.engine)
@@ -61,8 +63,10 @@ def create_app(
     pages.templates.globals["is_shut"] = gate.is_shut
     handler = _ErrorHandler(pages, login)
     static = StaticFiles(directory=Path(__file__).parent / "static")
+    orders = Orders(sources, ledger)
     endpoints = [
         *Api(sources).routes(),
+        *orders.routes(),
         *Metrics(sources).routes(),
         *Predict(sources, queue).routes(),
         *Predictions(sources, queue).routes(),
@@ -74,6 +78,7 @@ def create_app(
             *endpoints,
             *description.routes(),
             *pages.routes(),
+            *orders.pages(),
             *login.routes(),
             Mount("/static", static),
         ],

@@ -88,6 +88,7 @@ class Pages:
             case=views.case_view(self._sources, row, now=datetime.now(UTC)),
             earlier=ledger.earlier_revisions(row),
             is_final=row.state in FINAL,
+            may_act=request.state.principal.role.may("POST", request.url.path),
         )
 
     def _render(self, template: str, **values: object) -> Response:

@@ -20,16 +20,22 @@ from node import logs
 from node.door_errors import (
     NotAllowedError,
     NotLoggedInError,
+    OrderKeyReusedError,
     StowBusyError,
     StowInvalidError,
     StowTooLargeError,
     StowTypeError,
 )
 from node.errors import (
+    ActionUnavailableError,
     CaseFileAbsentError,
+    CaseNotHeldError,
+    CaseNotOpenError,
+    CasePurgedError,
     CaseUnknownError,
     CrossSiteError,
     HostRefusedError,
+    IllegalTransitionError,
     InstanceUnreadableError,
     LedgerUnavailableError,
     LedgerUnreadableError,
@@ -42,6 +48,9 @@ from node.errors import (
     RequestRefusedError,
     RequestSlowError,
     ResourceUnknownError,
+    RoleUnknownError,
+    SeriesTakenError,
+    SeriesUnknownError,
     SpoolFullError,
     SpoolUnwritableError,
     UnforeseenError,
@@ -53,6 +62,15 @@ from node.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 STATUSES: Mapping[type[CodedError], HTTPStatus] = {
+    ActionUnavailableError: HTTPStatus.CONFLICT,
+    CaseNotOpenError: HTTPStatus.CONFLICT,
+    CaseNotHeldError: HTTPStatus.CONFLICT,
+    CasePurgedError: HTTPStatus.CONFLICT,
+    IllegalTransitionError: HTTPStatus.CONFLICT,
+    RoleUnknownError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    SeriesTakenError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    SeriesUnknownError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    OrderKeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     CaseUnknownError: HTTPStatus.NOT_FOUND,
     CaseFileAbsentError: HTTPStatus.NOT_FOUND,
     ResourceUnknownError: HTTPStatus.NOT_FOUND,

@@ -14,7 +14,8 @@ from typing import Any
 from converters.volume import Segment
 from inference.declarations import Region
 from inference.manifest import Manifest
-from node import findings, owed, series_table
+from node import actions, findings, owed, series_table
+from node.actions import Action
 from node.cases import (
     CaseState,
     DeliveryReceipt,
@@ -147,6 +148,7 @@ class CaseView:
     updated_at: datetime
     volumes_purged_at: datetime | None
     purged_at: datetime | None
+    actions: tuple[Action, ...]
     closed_at: datetime | None
     closed_by: str | None
     reason: str
@@ -232,6 +234,7 @@ def _of_row(row: CaseRow) -> dict[str, Any]:
         **{name: getattr(row, name) for name in same},
         "reason": "" if is_open else row.reason,
         "waits_for": row.reason if is_open else "",
+        "actions": actions.offered(row),
         "short_id": row.case_id[:SHORT_ID_LENGTH],
         "url": f"/cases/{row.case_id}",
         "state": row.state.value,

@@ -12,6 +12,7 @@ from node.cases import CaseState, Stage
 from node.closing import Closer
 from node.jobs import Job, Jobs
 from node.ledger import Ledger
+from node.orders import OrderBook
 from node.pipeline import Parts
 from node.settings import Assemble, Settings
 from node.spool import Spool
@@ -94,3 +95,14 @@ def test_an_instance_that_arrives_while_a_case_is_closed_is_not_lost(
     assert row.state is CaseState.COMPLETE
     members = [one for series in ledger.assembled(row.case_id).series for one in series.instances]
     assert len(members) == len(paths)
+
+
+def test_haste_that_was_ordered_is_given_once(
+    closer: Closer, ledger: Ledger, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hastened: list[str] = []
+    monkeypatch.setattr(jobs, "hasten", hastened.append)
+    OrderBook(ledger.engine).want_haste("a" * 32)
+    for _ in range(2):
+        closer.tend()
+    assert hastened == ["a" * 32]

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
+from node.actions import Action
 from node.web.api import BriefHealth, CasesView, StatusView
 from node.web.health import Health
 from node.web.openapi import Problem
@@ -20,7 +21,8 @@ from node.web.operations import Endpoint
 from node.web.views import CaseView
 from tests.web_cases import WebNode
 
-PAGES = {"/", "/cases/{case_id}", "/login", "/logout"}
+_FORMS = {f"/cases/{{case_id}}/{action}" for action in Action}
+PAGES = {"/", "/cases/{case_id}", "/login", "/logout", *_FORMS}
 
 
 @pytest.fixture

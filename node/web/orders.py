@@ -1,0 +1,212 @@
+"""What operators order by HTTP: from a program as JSON, from a page as a form.
+
+An order that comes again under its `Idempotency-Key` is the same order: it is not carried out a
+second time, and the answer shows the case as it is now.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from converters.errors import CodedError
+from converters.volume import Role
+from node import actions, logs
+from node.actions import Action
+from node.door_errors import OrderKeyReusedError
+from node.errors import (
+    ActionUnavailableError,
+    CasePurgedError,
+    CaseUnknownError,
+    RequestInvalidError,
+    RoleUnknownError,
+    SeriesTakenError,
+    SeriesUnknownError,
+)
+from node.ledger import Ledger
+from node.orders import OrderBook
+from node.rows import CaseRow
+from node.web import query, views
+from node.web.api import as_json
+from node.web.body import Body
+from node.web.operations import JSON, Answer, Endpoint, Operation, Parameter
+from node.web.views import CaseView, Sources
+
+_LONGEST_BODY: Final = 16384
+_BODY_S: Final = 15.0
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,64}")
+_KEY_PARAMETER: Final = Parameter(
+    name="idempotency-key",
+    place="header",
+    what="1 to 64 visible characters; a repeat under the same key within a day changes nothing",
+    schema={"type": "string", "pattern": r"^[\x21-\x7e]{1,64}$"},
+)
+_WHAT: Final = {
+    Action.RETRY: "Start a failed, rejected or cancelled case again; try waiting deliveries now.",
+    Action.RELEASE: "Deliver a result that is held until somebody has looked at it.",
+    Action.CANCEL: "Stop a case; what it has received stays.",
+    Action.COMPLETE: "Close a case that still receives with what there is.",
+    Action.CHOOSE: "Say which series serves which role; the rest is left to the node.",
+}
+_CHOICE: Final = {
+    JSON: {
+        "schema": {
+            "type": "object",
+            "required": ["series"],
+            "properties": {
+                "series": {
+                    "type": "object",
+                    "additionalProperties": {"type": "integer", "minimum": 1},
+                }
+            },
+        }
+    }
+}
+
+
+class Orders:
+    """The endpoints, one for each action, for programs and for pages.
+
+    Parameters
+    ----------
+    sources : Sources
+        What the web role reads from.
+    ledger : Ledger
+        Where orders are carried out.
+    """
+
+    def __init__(self, sources: Sources, ledger: Ledger) -> None:
+        self._sources, self._ledger = sources, ledger
+        self._book = OrderBook(ledger.engine)
+
+    def routes(self) -> list[BaseRoute]:
+        """Return where programs order."""
+        case = "/api/v1/cases/{case_id}"
+        return [
+            Endpoint(f"{case}/{action}", self._endpoint(action), _operation(action))
+            for action in Action
+        ]
+
+    def pages(self) -> list[BaseRoute]:
+        """Return where the forms of a case's page are sent to."""
+        return [
+            Route(
+                f"/cases/{{case_id}}/{action}", partial(self._from_form, action), methods=["POST"]
+            )
+            for action in Action
+        ]
+
+    def _endpoint(self, action: Action) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        async def order(request: Request) -> Response:
+            key = _key_of(request)
+            numbers = _numbers_of(await _body(request)) if action is Action.CHOOSE else {}
+            row, is_new = await run_in_threadpool(self._order, request, action, numbers, key)
+            view = await run_in_threadpool(self._view, row)
+            answer = as_json(view)
+            if not is_new:
+                answer.headers["idempotency-replayed"] = "true"
+            return answer
+
+        return order
+
+    async def _from_form(self, action: Action, request: Request) -> Response:
+        fields = parse_qs((await _body(request)).decode("utf-8", "replace"), max_num_fields=20)
+        numbers = {role: _number(values[0]) for role, values in fields.items()}
+        row, _ = await run_in_threadpool(self._order, request, action, numbers, "")
+        return RedirectResponse(f"/cases/{row.case_id}", HTTPStatus.SEE_OTHER.value)
+
+    def _order(
+        self, request: Request, action: Action, numbers: Mapping[Role, int], key: str
+    ) -> tuple[CaseRow, bool]:
+        """Carry an order out once; return its case and whether this was the first time."""
+        case_id = query.case_id_of(request)
+        principal = request.state.principal
+        own_key = f"{principal.name}/{key}"
+        content = json.dumps([case_id, action, sorted(numbers.items())])
+        if key and not self._book.note(own_key, content):
+            return self._ledger.case(case_id), False
+        try:
+            row = actions.carry_out(
+                self._ledger, case_id, action, numbers, self._sources.manifest.roles
+            )
+        except CodedError:
+            if key:
+                self._book.forget(own_key)
+            raise
+        logs.get().info("case.ordered", case_id=case_id, kind=action.value)
+        return row, True
+
+    def _view(self, row: CaseRow) -> CaseView:
+        return views.case_view(self._sources, row, now=datetime.now(UTC))
+
+
+def _operation(action: Action) -> Operation:
+    is_choice = action is Action.CHOOSE
+    choice_errors = (RoleUnknownError, SeriesTakenError, SeriesUnknownError) if is_choice else ()
+    return Operation(
+        tag="cases",
+        method="POST",
+        what=_WHAT[action],
+        parameters=(_KEY_PARAMETER,),
+        body=_CHOICE if is_choice else None,
+        answers=(Answer(what="the case after it, or the revision opened for it", shape=CaseView),),
+        errors=(
+            CaseUnknownError,
+            RequestInvalidError,
+            ActionUnavailableError,
+            CasePurgedError,
+            OrderKeyReusedError,
+            *choice_errors,
+        ),
+    )
+
+
+def _key_of(request: Request) -> str:
+    key = request.headers.get("idempotency-key", "")
+    if key and not _KEY.fullmatch(key):
+        raise RequestInvalidError(
+            parameter="Idempotency-Key", expected="1 to 64 visible characters"
+        )
+    return key
+
+
+async def _body(request: Request) -> bytes:
+    body = Body(request, silence_s=_BODY_S, patience_s=_BODY_S)
+    sent = bytearray()
+    async for block in body.blocks():
+        sent += block
+        if len(sent) > _LONGEST_BODY:
+            await body.drain()
+            raise RequestInvalidError(parameter="body", expected=f"{_LONGEST_BODY} bytes at most")
+    return bytes(sent)
+
+
+def _numbers_of(body: bytes) -> dict[Role, int]:
+    """Return the choices of a body such as ``{"series": {"t1gd": 4}}``."""
+    expected = 'such as {"series": {"t1gd": 4}}'
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestInvalidError(parameter="body", expected=expected) from error
+    series = content.get("series") if isinstance(content, dict) else None
+    is_choice = isinstance(series, dict) and all(type(one) is int for one in series.values())
+    if series is None or not is_choice:
+        raise RequestInvalidError(parameter="body", expected=expected)
+    return dict(series)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 5):  # noqa: PLR2004 - no such table
+        raise RequestInvalidError(parameter="series", expected="the number of a series")
+    return int(text)
