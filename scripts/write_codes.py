@@ -20,7 +20,9 @@ _HEAD: Final = """\
 
 Whatever the node refuses or cannot do has one of these codes, kept for ever; the page, the API, the
 log and the command line show the same one. The sentence is filled in with numbers, DICOM keywords
-and roles, never with a value of a patient's header. Written by `scripts/write_codes.py`.
+and roles, never with a value of a patient's header. Each code is an anchor: `codes.md#GEOM_SPACING`
+leads to its line, `codes.md#note-INPUT_MISSING` to that of a note. What to do with a case as a
+whole stands in [operate.md](operate.md#states-of-a-case). Written by `scripts/write_codes.py`.
 """
 _REJECTED: Final = """\
 The study is rejected; a retry without new images, another choice of series or another setting ends
@@ -50,10 +52,14 @@ def render() -> str:
         parts.append(f"## {title}\n")
         if text:
             parts.append(f"{text}\n")
-        rows = [f"| `{one.code}` | {_shown(one.sentence)} | {one.advice} |" for one in kinds]
+        rows = [
+            f"| {_anchored(one.code)} | {_shown(one.sentence)} | {one.advice} |" for one in kinds
+        ]
         parts.append("\n".join(["| code | sentence | what to do |", "|---|---|---|", *rows, ""]))
     notes = inference.note_codes.NOTE_CODES.items()
-    parts.append(_NOTES + "".join(f"| `{code}` | {meaning} |\n" for code, meaning in notes))
+    parts.append(
+        _NOTES + "".join(f"| {_anchored(code, 'note-')} | {meaning} |\n" for code, meaning in notes)
+    )
     return "\n".join(parts)
 
 
@@ -77,6 +83,11 @@ def _concrete(kind: type[CodedError]) -> Iterator[type[CodedError]]:
         if one.code:
             yield one
         yield from _concrete(one)
+
+
+def _anchored(code: str, prefix: str = "") -> str:
+    """Return a code as the first cell of its line, and what a link leads to."""
+    return f'<a id="{prefix}{code}"></a>`{code}`'
 
 
 def _shown(sentence: str) -> str:
