@@ -1,4 +1,4 @@
-"""The pages lead where they say: every link and anchor is there, every page is found from the map."""
+"""The pages lead where they say: links and anchors are there, each page is found from the map."""
 
 from __future__ import annotations
 
