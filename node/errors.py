@@ -274,14 +274,14 @@ class UnforeseenError(NodeError):
 
 class RequestInvalidError(NodeError):
     code = "REQUEST_INVALID"
-    sentence = "the query parameter {parameter} is not {expected}"
-    advice = "Correct the address."
+    sentence = "{parameter} of the request is not {expected}"
+    advice = "Correct the request; /docs describes what each one takes."
 
 
 class RequestRefusedError(NodeError):
     code = "REQUEST_REFUSED"
     sentence = "the request cannot be answered (HTTP {status})"
-    advice = "GET and HEAD everywhere; POST to /api/v1/predict, DELETE a prediction."
+    advice = "/docs describes which requests each address takes."
 
 
 class HostRefusedError(NodeError):

@@ -167,7 +167,7 @@ def test_a_wrong_query_is_refused_with_its_parameter(empty_client: TestClient, q
     body = answer.json()
     assert (body["code"], body["status"], body["type"]) == ("REQUEST_INVALID", 400, "about:blank")
     name = query.split("=", maxsplit=1)[0]
-    assert f"query parameter {name} is not" in body["detail"]
+    assert f"{name} of the request is not" in body["detail"]
     assert empty_client.get(f"/?{query}").status_code == 400
 
 
