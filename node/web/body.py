@@ -59,6 +59,16 @@ class Body:
                 yield bytes(gathered)
                 gathered.clear()
 
+    async def whole(self, limit_bytes: int) -> bytes | None:
+        """Return the body; None where it is longer than it may be."""
+        sent = bytearray()
+        async for block in self.blocks():
+            sent += block
+            if len(sent) > limit_bytes:
+                await self.drain()
+                return None
+        return bytes(sent)
+
     def _check_pace(self, byte_count: int, seconds: float) -> None:
         """Refuse what holds a place in the queue with a byte now and then."""
         if seconds > self._patience_s:

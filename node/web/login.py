@@ -88,12 +88,6 @@ def _to_the_cases() -> Response:
 
 async def _token_of(request: Request) -> str:
     """Return the token of a form; what is no such form has none."""
-    body = Body(request, silence_s=_FORM_S, patience_s=_FORM_S)
-    sent = bytearray()
-    async for block in body.blocks():
-        sent += block
-        if len(sent) > _LONGEST_FORM:
-            await body.drain()
-            return ""
-    fields = parse_qs(sent.decode("utf-8", "replace"), max_num_fields=10)
+    form = await Body(request, silence_s=_FORM_S, patience_s=_FORM_S).whole(_LONGEST_FORM)
+    fields = parse_qs((form or b"").decode("utf-8", "replace"), max_num_fields=10)
     return fields.get("token", [""])[0].strip()

@@ -182,14 +182,10 @@ def _key_of(request: Request) -> str:
 
 
 async def _body(request: Request) -> bytes:
-    body = Body(request, silence_s=_BODY_S, patience_s=_BODY_S)
-    sent = bytearray()
-    async for block in body.blocks():
-        sent += block
-        if len(sent) > _LONGEST_BODY:
-            await body.drain()
-            raise RequestInvalidError(parameter="body", expected=f"{_LONGEST_BODY} bytes at most")
-    return bytes(sent)
+    body = await Body(request, silence_s=_BODY_S, patience_s=_BODY_S).whole(_LONGEST_BODY)
+    if body is None:
+        raise RequestInvalidError(parameter="body", expected=f"{_LONGEST_BODY} bytes at most")
+    return body
 
 
 def _numbers_of(body: bytes) -> dict[Role, int]:
