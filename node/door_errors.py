@@ -7,7 +7,7 @@ from node.errors import ConfigError, NodeError
 
 class StowTypeError(NodeError):
     code = "STOW_TYPE"
-    sentence = "the body is not multipart/related of application/dicom with a boundary"
+    sentence = "the body is not multipart/related of DICOM files or metadata, with a boundary"
     advice = "Send DICOM files, each a part of its own, as PS3.18 10.5 says (docs/dicomweb.md)."
 
 

@@ -195,7 +195,7 @@ class Intake:
         self, spool: Spool, ledger: Ledger, *, model_id: str, limit_bytes: int, door: str = ""
     ) -> None:
         self._spool, self._ledger, self._model_id = spool, ledger, model_id
-        self._limit_bytes, self._door = limit_bytes, door
+        self.limit_bytes, self._door = limit_bytes, door
         self._commit = GroupCommit(spool, ledger, model_id=model_id)
 
     def check_space(self) -> None:
@@ -221,10 +221,12 @@ class Intake:
         SpoolUnwritableError
             The file system refuses.
         """
+        return IncomingInstance(offer, self.new_part(), limit_bytes=self.limit_bytes)
+
+    def new_part(self) -> Path:
+        """Return the name of a new temporary file; raises what `check_space` does."""
         self.check_space()
-        return IncomingInstance(
-            offer, self._spool.new_part(self._door), limit_bytes=self._limit_bytes
-        )
+        return self._spool.new_part(self._door)
 
     def keep(self, incoming: IncomingInstance) -> Kept:
         """Make a whole data set durable.

@@ -47,8 +47,8 @@ class Sender:
     study_instance_uid: str | None = None
 
 
-class _Part:
-    """A file that arrives."""
+class Part:
+    """A file that arrives; `content` is why it is refused from the beginning, if it is."""
 
     def __init__(self, intake: Intake, sender: Sender, content: NodeError | None) -> None:
         self._intake, self._sender = intake, sender
@@ -136,18 +136,17 @@ class StoreRequest:
     def __init__(self, intake: Intake, sender: Sender) -> None:
         self._intake, self._sender = intake, sender
         self._turn = threading.Lock()
-        self._part: _Part | None = None
+        self._part: Part | None = None
         self._studies: set[str] = set()
         self.outcomes: list[Outcome] = []
 
     def begin(self, headers: dict[bytes, bytes]) -> None:
         """Take the headers of the next part."""
-        media_type = headers.get(b"content-type", MEDIA_TYPE).partition(b";")[0].strip().lower()
         refusal = None
-        if media_type != MEDIA_TYPE:
+        if media_type_of(headers, MEDIA_TYPE) != MEDIA_TYPE:
             refusal = InstanceUnreadableError(reason="its part is not application/dicom")
         with self._turn:
-            self._part = _Part(self._intake, self._sender, refusal)
+            self._part = Part(self._intake, self._sender, refusal)
 
     def write(self, fragment: memoryview) -> None:
         """Take the next bytes of the part."""
@@ -162,6 +161,9 @@ class StoreRequest:
             if part is None:
                 return
             outcome, study = part.end()
+        self._note(outcome, study)
+
+    def _note(self, outcome: Outcome, study: str) -> None:
         self.outcomes.append(outcome)
         if outcome.error is None:
             self._studies.add(study)
@@ -183,6 +185,11 @@ class StoreRequest:
             if self._part is not None:
                 self._part.discard()
                 self._part = None
+
+
+def media_type_of(headers: dict[bytes, bytes], default: bytes) -> bytes:
+    """Return the media type of a part without its parameters."""
+    return headers.get(b"content-type", default).partition(b";")[0].strip().lower()
 
 
 def _log(error: NodeError) -> None:

@@ -37,10 +37,11 @@ from node.door_errors import (
     StowTypeError,
 )
 from node.errors import SpoolFullError, UploadSlowError
-from node.receive import stow, stow_answer
+from node.receive import stow, stow_answer, stow_json
 from node.receive.dataset import checked_uid
 from node.receive.instance import Intake
 from node.receive.stow import Outcome, Sender, StoreRequest
+from node.receive.stow_json import MetadataRequest
 from node.settings import Stow as StowSettings
 from node.web import predict, problems
 from node.web.body import Body
@@ -81,6 +82,12 @@ _OPERATION: Final = Operation(
         SpoolFullError,
     ),
 )
+
+
+_FORMS: Final[dict[bytes, type[StoreRequest]]] = {
+    stow.MEDIA_TYPE: StoreRequest,
+    stow_json.MEDIA_TYPE: MetadataRequest,
+}
 
 
 class Stow:
@@ -128,7 +135,7 @@ class Stow:
 
     async def _store(self, request: Request, body: Body) -> Response:
         began = time.monotonic()
-        boundary = _boundary_of(request.headers.get("content-type", ""))
+        boundary, kind = _form_of(request.headers.get("content-type", ""))
         wanted = request.path_params.get("study_instance_uid")
         if wanted is not None:
             checked_uid(wanted.encode("utf-8", "surrogateescape"), "StudyInstanceUID")
@@ -138,9 +145,8 @@ class Stow:
         with self._place():
             await run_in_threadpool(self._intake.check_space)
             sender = Sender(calling_ae_title=_title_of(request), study_instance_uid=wanted)
-            store = StoreRequest(self._intake, sender)
+            store = kind(self._intake, sender)
             byte_count = await self._take_in(body, boundary, store)
-            await self._in_turn(store.finish)
         return _answered(store.outcomes, byte_count, time.monotonic() - began)
 
     @contextmanager
@@ -164,18 +170,19 @@ class Stow:
                 if byte_count > self._settings.max_request_bytes:
                     raise StowTooLargeError(limit_bytes=self._settings.max_request_bytes)
                 await self._in_turn(partial(_feed, reader, store, block))
+            if not reader.is_whole:
+                raise StowInvalidError(reason="it ends before its last boundary")
+            await self._in_turn(store.finish)
         finally:
             await self._in_turn(store.close)
-        if not reader.is_whole:
-            raise StowInvalidError(reason="it ends before its last boundary")
         return byte_count
 
     async def _in_turn(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._writers, work)
 
 
-def _boundary_of(content_type: str) -> bytes:
-    """Return the boundary of a body of DICOM files.
+def _form_of(content_type: str) -> tuple[bytes, type[StoreRequest]]:
+    """Return the boundary of a body, and what takes its parts.
 
     Raises
     ------
@@ -185,11 +192,11 @@ def _boundary_of(content_type: str) -> bytes:
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     root = options.get(b"type", stow.MEDIA_TYPE).lower()
-    if kind != b"multipart/related" or root != stow.MEDIA_TYPE:
+    if kind != b"multipart/related" or root not in _FORMS:
         raise StowTypeError
     if not 1 <= len(boundary) <= _LONGEST_BOUNDARY:
         raise StowTypeError
-    return boundary
+    return boundary, _FORMS[root]
 
 
 def _title_of(request: Request) -> str:
