@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pydicom.dataset import Dataset
 from starlette.testclient import TestClient
 
 from tests.doors import make_instance
-from tests.stow_requests import BOUNDARY, FAILED, OTHER, REFERENCED, reasons, uids
+from tests.stow_requests import BOUNDARY, FAILED, OTHER, REFERENCED, part10, reasons, uids
 from tests.web_cases import WebNode
 
 URL = "/dicom-web/studies"
@@ -60,7 +61,8 @@ def test_metadata_and_bulk_data_become_an_instance(node: WebNode, client: TestCl
     assert answer.status_code == 200
     assert uids(answer.json(), REFERENCED) == [ds.SOPInstanceUID]
     (row,) = node.ledger.study_instances(ds.StudyInstanceUID)
-    assert pydicom.dcmread(node.spool.instance_path(row.path)) == ds
+    sent = pydicom.dcmread(io.BytesIO(part10(ds)))
+    assert pydicom.dcmread(node.spool.instance_path(row.path)) == sent
     assert _left(node) == []
     again = _post(client, _body([item], bulk))
     assert "00091001" in again.json()[REFERENCED]["Value"][0]
