@@ -111,8 +111,7 @@ def _statuses() -> str:
         (
             "Success",
             "0000",
-            "file, folder entry and ledger row are synced; also of an instance "
-            "that is stored already, byte for byte",
+            "it is durable; also an instance that was stored before, byte for byte",
         ),
         *(
             (_words(status), f"{status:04X}", ", ".join(of_status))
