@@ -123,7 +123,7 @@ class _Server(AssociationServer):
         """Return the running associations."""
         return [one for one in self.active_associations if isinstance(one, StoreAssociation)]
 
-    def verify_request(self, request: object, client_address: tuple[str, int]) -> bool:  # type: ignore[override]
+    def verify_request(self, request: object, client_address: tuple[str, int]) -> bool:
         """Return whether another connection may be held: from where it is allowed, and no flood.
 
         Where there are too many, the one that has been silent longest since it was opened makes
