@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import subprocess
 import threading
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -56,6 +58,10 @@ def store(url: str, files: list[bytes]) -> set[str]:
     return set(uids(answer.json(), REFERENCED))
 
 
+def _have_stored(senders: Sequence[_Sender], wanted: int) -> bool:
+    return sum(len(one.acknowledged) for one in senders) > wanted
+
+
 def _web(node: RunningNode) -> subprocess.Popen[bytes]:
     with node.log_path.open("ab") as log:
         process = subprocess.Popen(
@@ -79,16 +85,14 @@ def _is_up(node: RunningNode) -> bool:
 def test_kills_in_the_middle_of_requests_lose_nothing_acknowledged(tmp_path: Path) -> None:
     node = RunningNode(tmp_path / "node")
     acknowledged: set[str] = set()
+    rest: list[list[bytes]] = []
     for number in range(_ROUNDS):
         web = _web(node)
         senders = [_Sender(node.url, f"sender-{at}") for at in range(3)]
         for sender in senders:
             sender.start()
-        wanted = 3 * (number + 1)
         wait_until(
-            lambda senders=senders, wanted=wanted: (
-                sum(len(one.acknowledged) for one in senders) > wanted
-            ),
+            partial(_have_stored, senders, 3 * (number + 1)),
             60.0,
             "instances to be stored",
         )
