@@ -60,7 +60,7 @@ def test_an_empty_node_says_how_to_send_a_study(node: WebNode, client: TestClien
 
 def test_a_model_that_is_no_demonstration_has_no_badge(node: WebNode) -> None:
     real = node.manifest.model_copy(update={"demonstration": False})
-    app = create_app(node.ledger, node.spool, node.settings, real)
+    app = create_app(node.ledger, node.spool, node.settings, real, node.intake())
     with TestClient(app, base_url="http://127.0.0.1") as client:
         page = client.get("/").text
     assert "DEMONSTRATION" not in page

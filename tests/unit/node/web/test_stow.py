@@ -31,7 +31,8 @@ HEADERS = {"content-type": CONTENT_TYPE, "accept": "application/dicom+json"}
 
 
 def _post(client: TestClient, *files: bytes, url: str = URL) -> httpx.Response:
-    return client.post(url, content=stow_requests.body(files), headers=HEADERS)
+    answer: httpx.Response = client.post(url, content=stow_requests.body(files), headers=HEADERS)
+    return answer
 
 
 def _files(node: WebNode) -> list[Path]:

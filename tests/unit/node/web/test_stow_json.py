@@ -47,7 +47,8 @@ def _described(ds: Dataset) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def _post(client: TestClient, body: bytes, url: str = URL) -> httpx.Response:
-    return client.post(url, content=body, headers=HEADERS)
+    answer: httpx.Response = client.post(url, content=body, headers=HEADERS)
+    return answer
 
 
 def _left(node: WebNode) -> list[Path]:
@@ -116,7 +117,7 @@ def test_metadata_that_is_no_list_of_data_sets_is_refused(
 
 def test_odd_values_are_refused_and_nothing_crashes(client: TestClient) -> None:
     item, _ = _described(make_instance())
-    for odd in (
+    values: tuple[object, ...] = (
         {"vr": "US", "Value": ["x"]},
         {"vr": "US", "Value": [10**9]},
         {"vr": "SQ", "Value": [7]},
@@ -126,6 +127,7 @@ def test_odd_values_are_refused_and_nothing_crashes(client: TestClient) -> None:
         {"Value": ["x"]},
         [],
         None,
-    ):
+    )
+    for odd in values:
         answer = _post(client, _body([{**item, "7FE00010": odd}], {}))
         assert answer.status_code == 409, odd
