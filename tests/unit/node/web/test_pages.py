@@ -264,11 +264,12 @@ def test_an_ae_title_with_a_space_is_quoted_in_the_example(
 def test_a_node_bound_to_every_address_names_the_one_that_was_used(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    node = WebNode.create(
-        tmp_path_factory.mktemp("n"), receive={"host": "0.0.0.0"}, web={"host": "0.0.0.0"}
-    )
+    token = "t" * 24
+    web = {"host": "0.0.0.0", "tokens": f"viewer reading {token}"}
+    node = WebNode.create(tmp_path_factory.mktemp("n"), receive={"host": "0.0.0.0"}, web=web)
     with TestClient(node.app(), base_url="http://192.0.2.7:8080") as client:
-        assert "+sd +r 192.0.2.7 11112" in client.get("/").text
+        page = client.get("/", headers={"authorization": f"Bearer {token}"})
+    assert "+sd +r 192.0.2.7 11112" in page.text
     node.ledger.close()
 
 
