@@ -58,16 +58,7 @@ _PASSES: Final = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAG
 _OPERATION: Final = Operation(
     tag="studies",
     method="POST",
-    body={
-        "multipart/related": {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "parts": {"type": "array", "items": {"type": "string", "format": "binary"}}
-                },
-            }
-        }
-    },
+    body={"multipart/related": {"schema": {"type": "string", "format": "binary"}}},
     answers=(
         Answer(what="every instance is stored (DICOM JSON)", media_type=_MEDIA_TYPE),
         Answer(what="some are", media_type=_MEDIA_TYPE, status=HTTPStatus.ACCEPTED),
