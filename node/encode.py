@@ -99,7 +99,6 @@ class CaseEncoder:
         empty_seg : bool
             Whether there is a SEG where nothing was found.
         """
-        self.forget()
         seg, made = None, []
         kinds = {kind for one in receivers for kind in one.kinds}
         if found.whole_ml or empty_seg:
@@ -109,6 +108,7 @@ class CaseEncoder:
         made.append(self.report(found, seg))
         if ObjectKind.PICTURE in kinds:
             made += self.pictures(pages, seg)
+        self.forget_all_but(made)
         return made
 
     def _forms(
@@ -130,11 +130,16 @@ class CaseEncoder:
         if ObjectKind.ENTROPY in kinds and convert.has_entropy(case, spool):
             yield self.entropy(convert.read_entropy(case, spool))
 
-    def forget(self) -> None:
-        """Delete what an earlier run made, which may have been asked for other forms."""
+    def forget_all_but(self, made: Iterable[EncodedObject]) -> None:
+        """Delete what an earlier run made, which may have been asked for other forms.
+
+        Never before the new files are there: another process, which has taken the case over, may
+        be delivering what is the same to the byte.
+        """
         folder = self._spool.case_folder(self._case.case_id)
-        for stale in folder.glob("*.dcm"):
-            stale.unlink()
+        kept = {self._spool.instance_path(one.path) for one in made}
+        for stale in {*folder.glob("[!.]*.dcm")} - kept:
+            stale.unlink(missing_ok=True)
 
     def seg(self) -> EncodedObject:
         """Return the SEG of the labels."""

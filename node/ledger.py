@@ -260,7 +260,8 @@ class Ledger(CaseFiles, Commitments):
         """End the last attempt of a stage, and by it the case; record that people are told.
 
         A delivery that is given up is told of for each destination; the first one ends the case.
-        One that stands elsewhere by now, or was started again, is left alone.
+        One that stands elsewhere by now, was started again, or has been taken over by another
+        process is left alone.
         """
         values = {"outcome": "failed", "code": ending.code, "sentence": ending.sentence}
         table = tables.attempt
@@ -269,11 +270,22 @@ class Ledger(CaseFiles, Commitments):
             row = self._locked(connection, begun.case_id)
             if (row.run, _stood(row)) != (begun.run, _stood(begun)):
                 return
-            destination = connection.execute(
-                sa.select(table.c.destination).where(table.c.attempt_id == attempt_id)
-            ).scalar()
-            if destination:
-                self._record(connection, row, Event.DELIVERY_FAILED, ending.code, destination)
+            own = connection.execute(
+                sa.select(table.c.stage, table.c.destination).where(
+                    table.c.attempt_id == attempt_id
+                )
+            ).one()
+            later = sa.select(table.c.attempt_id).where(
+                table.c.case_id == row.case_id,
+                table.c.stage == own.stage,
+                table.c.destination.is_not_distinct_from(own.destination),
+                table.c.attempt_id > attempt_id,
+            )
+            if connection.execute(later).first() is not None:
+                return
+            if own.destination:
+                code = ending.code
+                self._record(connection, row, Event.DELIVERY_FAILED, code, own.destination)
             if row.state in WORKING:
                 self._end(connection, row.case_id, ending)
 

@@ -243,12 +243,14 @@ class Pipeline:
         self._ledger.advance(row, CaseState.ASSEMBLED)
         logs.get().info("case.assembled", case_id=row.case_id, series_count=len(case.series))
 
-    def _segment(self, row: CaseRow, _: Job) -> None:
+    def _segment(self, row: CaseRow, job: Job) -> None:
         if self._parts.segmenter is None:
             raise UnforeseenError(kind="segment job", place="a process without a model")
         case = self._ledger.assembled(row.case_id)
         with Watch(self._ledger, row) as stop:
             label_map = self._parts.segmenter(case, stop)
+        if not self._is_wanted(job):  # another machine's labels may differ in a voxel
+            raise CaseOvertakenError(state=self._ledger.case(row.case_id).state)
         convert.write_labels(label_map, case, self._parts.spool)
         self._pass("segment:written")
         self._ledger.advance(row, CaseState.SEGMENTED)
@@ -299,6 +301,8 @@ class Pipeline:
         files = owed.files(row.case_id, wanted, self._parts.spool, destination)
         routes.prepare(wanted, files, destination)
         for one in wanted:
+            if one not in owed.unserved(row.case_id, self._ledger, destination):
+                continue  # this process stood still, and another has taken over meanwhile
             try:
                 self._send(one, destination, job)
             except PeerRefusedError as error:  # of this object; it may well take the others

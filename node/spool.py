@@ -12,6 +12,7 @@ Layout below the spool's root; every name is our own, none comes from a peer::
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -267,9 +268,14 @@ class Spool:
                     folder.rmdir()
 
     def sweep_case(self, case_id: str) -> None:
-        """Delete what a dead process left half written in a case's folder."""
+        """Delete what a dead process left half written in a case's folder.
+
+        What one that lives is writing, or has stopped in the middle of, is locked and left to it.
+        """
         for part in (self.root / CASES / case_id).glob(".*.part*"):
-            part.unlink(missing_ok=True)
+            with suppress(FileNotFoundError, BlockingIOError), part.open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink(missing_ok=True)
 
     def publish(self, final: Path, write: Callable[[Path], object]) -> None:
         """Have `write` fill a temporary file beside `final`, then sync and rename it.
@@ -279,10 +285,12 @@ class Spool:
         """
         part = final.with_name(f".{uuid.uuid4().hex}.part{''.join(final.suffixes)}")
         try:
-            write(part)
-            with part.open("rb") as handle:
-                os.fsync(handle.fileno())
-            part.rename(final)
+            with part.open("xb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # see `sweep_case`
+                write(part)
+                with part.open("rb") as handle:
+                    os.fsync(handle.fileno())
+                part.rename(final)
         finally:
             part.unlink(missing_ok=True)
         sync_folder(final.parent)

@@ -98,6 +98,18 @@ def test_every_delivery_that_is_given_up_is_told_once_and_not_the_case_beside_it
     assert len(_events(outbox)) == 3
 
 
+def test_one_that_was_taken_over_ends_no_case_that_another_works_on(
+    ledger: Ledger, outbox: Outbox
+) -> None:
+    row = advanced(ledger, opened(ledger), CaseState.ASSEMBLED)
+    sleeper, other = (ledger.begin_attempt(row.case_id, Stage.SEGMENT) for _ in range(2))
+    ledger.give_up(row, sleeper, FAILED)
+    assert ledger.case(row.case_id).state is CaseState.ASSEMBLED
+    assert _events(outbox) == []
+    ledger.give_up(row, other, FAILED)
+    assert ledger.case(row.case_id).state is CaseState.FAILED
+
+
 @pytest.mark.parametrize("is_cancelled", [True, False])
 def test_a_stage_given_up_for_a_case_that_has_moved_on_says_nothing(
     ledger: Ledger, outbox: Outbox, *, is_cancelled: bool

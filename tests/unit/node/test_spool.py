@@ -162,6 +162,8 @@ Spool(pathlib.Path(sys.argv[1])).publish(pathlib.Path(sys.argv[2]), write)
     arguments = [sys.executable, "-c", code, str(spool.root), str(folder / "seg.dcm")]
     with subprocess.Popen(arguments, cwd=Path(__file__).parents[3]) as writer:
         wait_until(lambda: list(folder.glob(".*.part*")), 20, "the writer to be in the middle")
+        spool.sweep_case("d" * 32)
+        assert list(folder.iterdir()), "half a file of one that lives is left to it"
         os.kill(writer.pid, signal.SIGKILL)
     assert not (folder / "seg.dcm").exists()
     spool.sweep_case("d" * 32)
