@@ -9,10 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, MappingProxyType
+from typing import Protocol
 
 from node import logs
 
@@ -33,21 +34,46 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+class Process(Protocol):
+    """What the supervisor needs of a child process, as `subprocess.Popen` has it."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code when there is one; raises ``TimeoutExpired``."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+
+
+Launch = Callable[[Sequence[str], Mapping[str, str]], Process]
+"""Starts a command, with variables beside ours in its environment."""
+
+
+def launch(command: Sequence[str], environment: Mapping[str, str]) -> Process:
+    """Start a process that inherits our standard output for its log."""
+    return subprocess.Popen(command, env={**os.environ, **environment})  # noqa: S603 - our own
+
+
 @dataclass(slots=True, kw_only=True)
 class _Child:
     role: str
     command: Sequence[str]
     environment: Mapping[str, str]
-    process: subprocess.Popen[bytes] | None = None
+    launch: Launch
+    process: Process | None = None
     started_at: float = 0.0
     start_at: float = 0.0
     longest_delay_s: float
     delay_s: float = field(default=_FIRST_DELAY_S)
 
     def start(self) -> None:
-        """Start the process; it inherits our standard output for its log."""
-        environment = {**os.environ, **self.environment, SUPERVISED: "1"}
-        self.process = subprocess.Popen(self.command, env=environment)  # noqa: S603 - our own
+        """Start the process."""
+        self.process = self.launch(self.command, {**self.environment, SUPERVISED: "1"})
         self.started_at = time.monotonic()
 
     def look(self) -> None:
@@ -85,9 +111,11 @@ class Supervisor:
         The command line's own command; tests put another before it.
     environments : mapping of str to sequence of mapping
         Roles that run in several processes: what each finds in its environment beside ours.
+    launch : callable
+        Starts a child; tests fork one that has its imports behind it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the last two are for tests
         self,
         roles: Sequence[str],
         config: Path | None,
@@ -96,6 +124,7 @@ class Supervisor:
         longest_delay_s: float = 30.0,
         entry: Sequence[str] = (sys.executable, "-m", "node"),
         environments: Mapping[str, Sequence[Mapping[str, str]]] = MappingProxyType({}),
+        launch: Launch = launch,
     ) -> None:
         options = [] if config is None else ["--config", str(config)]
         self._children = [
@@ -103,6 +132,7 @@ class Supervisor:
                 role=role,
                 command=[*entry, "serve", "--role", role, *options],
                 environment=environment,
+                launch=launch,
                 longest_delay_s=longest_delay_s,
             )
             for role in roles

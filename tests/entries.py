@@ -8,6 +8,7 @@ from pathlib import Path
 
 from node import app, logs, settings, supervise
 from node.pipeline import Boundary
+from tests import warm
 
 
 def serve(module: str, boundary: Boundary | None = None) -> None:
@@ -26,6 +27,7 @@ def serve(module: str, boundary: Boundary | None = None) -> None:
             arguments.config,
             longest_delay_s=0.5,  # nine crashes of one role would take minutes otherwise
             entry=(sys.executable, "-m", module),
+            launch=warm.fork if warm.is_warm() else supervise.launch,
         )
         supervise.run_until_signal(supervisor)
     elif arguments.role == "work":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from pynetdicom import AE
 from pynetdicom.presentation import build_context
 
 from node.reading import LedgerReader
+from tests import warm
 from tests.peers import free_port
 from tests.waiting import wait_until
 
@@ -52,9 +54,16 @@ class RunningNode:
         What stands before ``serve`` on the command line.
     options : mapping
         Further TOML lines by table name, such as ``{"assemble": "quiet_s = 5.0"}``.
+    is_warm : bool
+        Fork its processes off one that has imported everything (`tests.warm`), for entries that
+        are made of `tests.entries`.
+    role : str
+        Run this one alone, without a supervisor.
+    preload : str
+        A library that warm processes are to have loaded.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options, each with its default
         self,
         folder: Path,
         destinations: Sequence[str] = (),
@@ -62,6 +71,9 @@ class RunningNode:
         entry: Sequence[str] = PLAIN,
         options: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
+        is_warm: bool = False,
+        role: str = "",
+        preload: str = "",
     ) -> None:
         self.folder = folder
         self.dicom_port, self.web_port = free_port(), free_port()
@@ -70,8 +82,11 @@ class RunningNode:
         self.config = folder / "node.toml"
         self.spool = folder / "spool"
         self._entry = entry
-        self._environment = {**os.environ, "OMP_NUM_THREADS": "2", **(environment or {})}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._is_warm = is_warm
+        self._role = ["--role", role] if role else []
+        self._preload = preload
+        self._environment = {"OMP_NUM_THREADS": "2", **(environment or {})}
+        self._process: subprocess.Popen[bytes] | warm.WarmProcess | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.config.write_text(self._toml(destinations, options or {}), encoding="utf-8")
 
@@ -86,7 +101,12 @@ class RunningNode:
             "jobs": "poll_s = 0.1\nsweep_s = 1.0\nheartbeat_timeout_s = 10.0",
             "delivery": "first_delay_s = 0.5\nlongest_delay_s = 2.0",
         }
-        lines = [f"[{name}]\n{tables[name]}\n{options.get(name, '')}" for name in tables]
+        lines = []
+        for name in dict.fromkeys([*tables, *options]):
+            ours, given = (one.get(name, "").splitlines() for one in (tables, options))
+            keys = {line.partition("=")[0] for line in given}
+            kept = [line for line in ours if line.partition("=")[0] not in keys]
+            lines += [f"[{name}]", *kept, *given]
         return "\n".join([*lines, *destinations]) + "\n"
 
     def __enter__(self) -> Self:
@@ -100,17 +120,22 @@ class RunningNode:
 
     def start(self) -> None:
         """Start the supervisor, which starts the roles."""
+        command = [*self._entry, "serve", "--config", str(self.config), *self._role]
+        if self._is_warm:
+            started = warm.start(command, self._environment, self.log_path, preload=self._preload)
+            self._process = started
+            return
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._entry, "serve", "--config", str(self.config)],
+                command,
                 cwd=ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._environment,
+                env={**os.environ, **self._environment},
             )
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> subprocess.Popen[bytes] | warm.WarmProcess:
         """The supervisor."""
         if self._process is None:
             raise RuntimeError("the node was not started")
@@ -124,6 +149,13 @@ class RunningNode:
             return self.process.wait(60)
         finally:
             self.process.kill()
+
+    def beside(self, role: str, environment: Mapping[str, str]) -> RunningNode:
+        """Return one more process of a role on the same folder, not started: a second machine."""
+        other = copy.copy(self)
+        other._environment = {**self._environment, **environment}
+        other._role, other._process = ["--role", role], None
+        return other
 
     def kill(self) -> None:
         """Kill the supervisor as kill -9 does; its children go with it."""

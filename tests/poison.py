@@ -54,7 +54,8 @@ def _segment(
 ) -> LabelMap:
     plan = json.loads(Path(os.environ[PLAN]).read_text(encoding="utf-8"))
     kind = plan.get(case.study_instance_uid, "quick")
-    poisoned = replace(model, runtime=TorchRuntime(_Poisoned(kind), "cpu"))
+    mask = model.mask if model.manifest.needs_brain_for else None
+    poisoned = replace(model, runtime=TorchRuntime(_Poisoned(kind), "cpu"), mask=mask)
     return _segment_case(case, poisoned, *rest, **more)
 
 

@@ -15,10 +15,13 @@ _CHANNELS = (4, 6)
 _SPACING_MM = 4.0
 
 
-def written(folder: Path, *, window: tuple[int, int, int] = (48, 56, 48)) -> Path:
+def written(
+    folder: Path, *, window: tuple[int, int, int] = (48, 56, 48), skull: str = "stripped"
+) -> Path:
     """Write `tests/stripped_model` with a network of another size; return the folder.
 
-    The whole head fits into one window of the usual size.
+    The whole head fits into one window of the usual size. With another `skull` nobody asks where
+    the brain is, which costs more than this network.
     """
     torch.manual_seed(0)
     network = ResidualUNet(4, 4, _CHANNELS).eval()
@@ -30,6 +33,7 @@ def written(folder: Path, *, window: tuple[int, int, int] = (48, 56, 48)) -> Pat
         (digest, f'sha256 = "{hashlib.sha256(weights).hexdigest()}"'),
         ("channels = [16, 32, 48, 64, 96]", f"channels = {list(_CHANNELS)}"),
         ("spacing_mm = [2.0, 2.0, 2.0]", f"spacing_mm = {[_SPACING_MM] * 3}"),
+        ('skull = "stripped"', f'skull = "{skull}"'),
         ("window = [64, 80, 64]", f"window = {list(window)}"),
     ):
         if old not in text:
