@@ -6,6 +6,7 @@
 # make bench-sequences  which sequence each series is: accuracy on labelled headers
 # make eval-demo        accuracy, seconds and memory of the demonstration model (QUICK=1: a look)
 # make fuzz            hostile input by the thousand at every door (INPUTS=10000, DOOR=dicom)
+# make faults      kill, freeze and cut the power of a node under load, then let it work (KILLS=200)
 # make clean       remove the environment and everything that was written here
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -13,7 +14,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALL := $(RUN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: demo serve test check lint bench bench-engine bench-sequences eval-demo fuzz tools clean
+.PHONY: demo serve test check lint bench bench-engine bench-sequences eval-demo fuzz faults tools clean
 .DEFAULT_GOAL := help
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -74,6 +75,9 @@ eval-demo: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	$(RUN)/python -m tests.fuzz --inputs $(or $(INPUTS),10000) $(if $(DOOR),--door $(DOOR))
+
+faults: $(VENV)/.test tools
+	$(RUN)/python -m tests.faults --record $(if $(KILLS),--kills $(KILLS))
 
 clean:
 	rm -rf $(VENV) var build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
