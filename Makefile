@@ -5,6 +5,7 @@
 # make bench-engine     speed, memory and labels of the engine against the plain MONAI call
 # make bench-sequences  which sequence each series is: accuracy on labelled headers
 # make eval-demo        accuracy, seconds and memory of the demonstration model (QUICK=1: a look)
+# make test-container   builds the images, brings the stack up, kills the node at work (minutes)
 # make fuzz            hostile input by the thousand at every door (INPUTS=10000, DOOR=dicom)
 # make faults      kill, freeze and cut the power of a node under load, then let it work (KILLS=200)
 # make clean       remove the environment and everything that was written here
@@ -14,7 +15,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALL := $(RUN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: demo serve test check lint bench bench-engine bench-sequences eval-demo fuzz faults tools clean
+.PHONY: demo serve test check lint bench bench-engine bench-sequences eval-demo fuzz faults test-container tools clean
 .DEFAULT_GOAL := help
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -72,6 +73,9 @@ bench-sequences: $(VENV)/.test
 
 eval-demo: $(VENV)/.test
 	$(RUN)/python -m scripts.evaluate_demo_model $(if $(QUICK),--quick,--record)
+
+test-container: $(VENV)/.test tools
+	$(RUN)/python -m pytest tests/container
 
 fuzz: $(VENV)/.test
 	$(RUN)/python -m tests.fuzz --inputs $(or $(INPUTS),10000) $(if $(DOOR),--door $(DOOR))

@@ -32,23 +32,6 @@ else
 	echo "Not installed here (that needs root on Debian), so their tests are skipped:$missing"
 fi
 
-# The viewer's built files, as published; its ONNX runtime, two thirds of them, is not needed.
-ohif=3.13.2
-sha512=5997719a9986eeba85816f5924b71b82bdd70ad2e2d4a0cd3e831a798e4f3deea3e06e1f8c48e393271933a0ba664d85f3b04ac457e9abe8dde715d907d13c10
-target=.venv/ohif
-fetch_ohif() { # into $target, whole or not at all
-	part=$(mktemp -d .venv/ohif.XXXXXX) || return 1
-	npm pack --silent --pack-destination "$part" "@ohif/app@$ohif" >/dev/null &&
-		echo "$sha512  $part/ohif-app-$ohif.tgz" | sha512sum --check --quiet &&
-		tar -xzf "$part/ohif-app-$ohif.tgz" -C "$part" --exclude=package/dist/ort package/dist &&
-		echo $ohif >"$part/package/dist/VERSION" &&
-		rm -rf "$target" && mv "$part/package/dist" "$target"
-	status=$?
-	rm -rf "$part"
-	return $status
-}
-if [ "$(cat $target/VERSION 2>/dev/null)" != $ohif ]; then
-	command -v npm >/dev/null 2>&1 && mkdir -p .venv && fetch_ohif ||
-		echo "OHIF $ohif could not be fetched (that needs npm), so its tests are skipped"
-fi
+command -v npm >/dev/null 2>&1 && sh scripts/fetch_ohif.sh .venv/ohif ||
+	echo "OHIF could not be fetched (that needs npm), so its tests are skipped"
 exit 0

@@ -60,24 +60,22 @@ _CONFIGURATION = {
         }
     ],
 }
-_SCRIPT = f"""
-localStorage.setItem("shownTours", '["basicViewerTour"]');
-window.config = {json.dumps(_CONFIGURATION)};
-const bytes = (imageId) => {{
+PROBE = """
+const bytes = (imageId) => {
   const values = new Uint8Array(cornerstone.cache.getImage(imageId).voxelManager.getScalarData());
   let text = "";
   for (let at = 0; at < values.length; at += 8192)
     text += String.fromCharCode(...values.subarray(at, at + 8192));
   return btoa(text);
-}};
-window.probe = {{
+};
+window.probe = {
   displaySet: (series) => services.displaySetService.getActiveDisplaySets()
     .find((one) => one.SeriesInstanceUID === series),
   listed: () => services.displaySetService.getActiveDisplaySets()
     .map((one) => [one.SeriesInstanceUID, one.Modality, one.SeriesDescription]),
   pick: (series) => document.getElementById(
-      `thumbnail-${{probe.displaySet(series).displaySetInstanceUID}}`)
-    .dispatchEvent(new MouseEvent("dblclick", {{bubbles: true, cancelable: true}})),
+      `thumbnail-${probe.displaySet(series).displaySetInstanceUID}`)
+    .dispatchEvent(new MouseEvent("dblclick", {bubbles: true, cancelable: true})),
   button: (text) => [...document.querySelectorAll("button")]
     .find((one) => one.innerText.trim() === text),
   segmentation: (series) => services.segmentationService.getSegmentation(
@@ -86,32 +84,38 @@ window.probe = {{
     services.viewportGridService.getActiveViewportId()),
   color: (found, number) => services.segmentationService.getSegmentColor(
     services.viewportGridService.getActiveViewportId(), found.segmentationId, number),
-  isColored: (series) => {{
+  isColored: (series) => {
     const found = probe.segmentation(series);
     return found && Object.keys(found.segments).every((one) => probe.color(found, Number(one)));
-  }},
-  held: (series) => {{
+  },
+  held: (series) => {
     const found = probe.segmentation(series);
-    return {{
+    return {
       segments: Object.values(found.segments)
         .map((one) => [one.segmentIndex, one.label, [...probe.color(found, one.segmentIndex)]]),
-      layers: Object.values(found.representationData.Labelmap.labelmaps).map((layer) => ({{
+      layers: Object.values(found.representationData.Labelmap.labelmaps).map((layer) => ({
         segments: layer.labelToSegmentIndex,
         images: layer.imageIds.map((one) => [cornerstone.cache.getImage(one).referencedImageId,
           bytes(one)]),
-      }})),
-    }};
-  }},
+      })),
+    };
+  },
   bytes,
   show: (image) => probe.viewport().setImageIdIndex(
     probe.viewport().getImageIds().findIndex((one) => one.endsWith(image))),
   isShown: (image) => probe.viewport().getCurrentImageId().endsWith(image),
-  place: (points) => {{
+  place: (points) => {
     const box = probe.viewport().element.getBoundingClientRect();
     return points.map((one) => probe.viewport().worldToCanvas(one))
       .map(([right, down]) => [down + box.top, right + box.left]);
-  }},
-}};
+  },
+};
+"""
+"""What the page is asked by: to be run in it once OHIF has been loaded, or before."""
+_SCRIPT = f"""
+localStorage.setItem("shownTours", '["basicViewerTour"]');
+window.config = {json.dumps(_CONFIGURATION)};
+{PROBE}
 """
 
 

@@ -41,8 +41,17 @@ def real_data_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def container_lab() -> Path | None:
+    """Return what builds and runs images (`build`, `run`, `compose`), None where it is absent."""
+    beside = _ROOT.parent / "shared" / "container-lab" / "lab"
+    lab = Path(os.environ.get("NEUROSEG_CONTAINER_LAB") or beside)
+    return lab if lab.is_file() and program("podman-compose") else None
+
+
 def has(tool: str) -> bool:
-    """Say whether a tool of `_PROGRAMS` is installed, or ohif or realdata is there."""
+    """Say whether a tool of `_PROGRAMS` is installed, or ohif, realdata or containers are there."""
+    if tool == "containers":
+        return container_lab() is not None
     if tool == "realdata":
         return real_data_folder() is not None
     if tool == "ohif":

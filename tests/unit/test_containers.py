@@ -1,0 +1,88 @@
+"""The container files: that they name what is there and agree with the node's own settings."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from node import settings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILES = ("Dockerfile", "deploy/compose/viewer/Dockerfile")
+NODE = settings.load(ROOT / "deploy" / "compose" / "node.toml")
+ORTHANC = json.loads((ROOT / "deploy/compose/orthanc/orthanc.json").read_text())
+
+
+def instructions(name: str, word: str) -> list[str]:
+    text = (ROOT / name).read_text().replace("\\\n", " ")
+    return re.findall(rf"(?m)^{word} +(.*)$", text)
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_what_is_copied_is_there_and_travels(name: str) -> None:
+    travels = re.findall(r"(?m)^!(.*)$", (ROOT / ".dockerignore").read_text())
+    copies = [line.split() for line in instructions(name, "COPY") if "--from" not in line]
+    sources = [source for words in copies for source in words[:-1]]
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert any(fnmatch(source, one) or source.startswith(f"{one}/") for one in travels), source
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_images_end_without_rights_and_names_of_images_are_whole(name: str) -> None:
+    assert instructions(name, "USER")[-1].split(":")[0] not in {"root", "0"}
+    bases = [value for value in instructions(name, "ARG") if "_IMAGE=" in value]
+    assert bases
+    assert all(value.partition("=")[2].startswith("docker.io/") for value in bases)
+
+
+def test_the_lock_gives_the_torch_that_the_project_asks_for() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (torch,) = [one for one in wanted if one.startswith("torch==")]
+    assert torch in (ROOT / "requirements.lock").read_text().splitlines()
+
+
+def test_the_image_comes_with_settings_that_the_node_takes() -> None:
+    shipped = settings.load(ROOT / "deploy" / "container" / "node.toml")
+    volumes = [one.strip('[]" ') for one in instructions("Dockerfile", "VOLUME")]
+    assert volumes == [str(shipped.spool.path)] == [str(NODE.spool.path)]
+    assert {str(shipped.receive.port), str(shipped.web.port)} == set(
+        instructions("Dockerfile", "EXPOSE")[0].split()
+    )
+
+
+def test_every_published_port_is_loopback_and_every_service_sealed() -> None:
+    for service in SERVICES.values():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        assert service["cap_drop"] == ["ALL"]
+        assert not service.get("privileged")
+    assert SERVICES["node"]["read_only"]
+    assert SERVICES["viewer"]["read_only"]
+
+
+def test_every_volume_and_mounted_file_is_there() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert source in COMPOSE["volumes"] or (source[0] == "." and (ROOT / source).exists())
+
+
+def test_archive_and_node_reach_each_other() -> None:
+    (modality,) = ORTHANC["DicomModalities"].values()
+    assert modality == [NODE.receive.ae_title, "node", NODE.receive.port]
+    (destination,) = NODE.destinations
+    assert (destination.host, destination.port) == ("orthanc", ORTHANC["DicomPort"])
+    assert destination.ae_title == ORTHANC["DicomAet"]
+    root = ORTHANC["DicomWeb"]["Root"].rstrip("/")
+    assert NODE.source.url == f"http://orthanc:{ORTHANC['HttpPort']}{root}"
+    assert {"node", "orthanc"} < set(SERVICES)
