@@ -36,7 +36,7 @@ RUN /opt/tools/bin/python -m pip --python /opt/venv/bin/python uninstall -q -y s
  && rm -rf torch/include torch/test openvino/include openvino/libs/cache.json \
     openvino/libs/*_gpu_plugin.so openvino/libs/*_npu_plugin.so \
  && find openvino/libs -name '*_frontend.so*' ! -name '*_pytorch_*' ! -name '*_ir_*' -delete \
- && find . -type d -name tests -prune -exec rm -rf {} + \
+ && find . -type d '(' -name tests -o -name __pycache__ ')' -prune -exec rm -rf {} + \
  && strip --strip-unneeded torch/lib/libtorch*.so _libjpeg*.so _openjpeg*.so _CharLS*.so
 # Nobody can write compiled modules later, so those that every start imports are written now.
 RUN /opt/venv/bin/python -c "import dbos, dicom2nifti, dicomweb_client, dynamic_network_architectures, \

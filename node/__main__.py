@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from node import case_commands, model_commands, notify_commands, spool_commands
+from node import (
+    case_commands,
+    model_commands,
+    notify_commands,
+    service_command,
+    spool_commands,
+)
 
 if TYPE_CHECKING:
     from node.settings import Settings
@@ -160,6 +166,7 @@ for _command in case_commands.COMMANDS:
     cases.add_command(_command)
 
 main.add_command(model_commands.model)
+main.add_command(service_command.install_service)
 
 
 @main.group()
