@@ -14,7 +14,7 @@ FROM ${DEBIAN_IMAGE} AS build
 ARG TORCH_BUILD=cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils ca-certificates python3-venv
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore \
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore \
     PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 RUN python3 -m venv --without-pip /opt/venv && python3 -m venv /opt/tools
 WORKDIR /opt/neuroseg
@@ -25,9 +25,9 @@ RUN mkdir node converters inference \
  && touch README.md LICENSE node/__init__.py converters/__init__.py inference/__init__.py \
  && pip="/opt/tools/bin/python -m pip --python /opt/venv/bin/python" \
  && torch=$(sed -n 's/^torch==//p' requirements.lock) \
- && $pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX/$TORCH_BUILD"} "torch==$torch+$TORCH_BUILD" \
- && $pip install --editable . \
- && $pip install --no-deps dynamic-network-architectures
+ && $pip install --no-compile ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX/$TORCH_BUILD"} "torch==$torch+$TORCH_BUILD" \
+ && $pip install --no-compile --editable . \
+ && $pip install --no-compile --no-deps dynamic-network-architectures
 # What never runs here: headers and test programs of C++, the libraries' own test suites, what OpenVINO
 # has for other devices than the processor and for other formats than torch's, symbols for debuggers.
 RUN /opt/tools/bin/python -m pip --python /opt/venv/bin/python uninstall -q -y setuptools \
@@ -36,7 +36,7 @@ RUN /opt/tools/bin/python -m pip --python /opt/venv/bin/python uninstall -q -y s
  && rm -rf torch/include torch/test openvino/include openvino/libs/cache.json \
     openvino/libs/*_gpu_plugin.so openvino/libs/*_npu_plugin.so \
  && find openvino/libs -name '*_frontend.so*' ! -name '*_pytorch_*' ! -name '*_ir_*' -delete \
- && find . -type d '(' -name tests -o -name __pycache__ ')' -prune -exec rm -rf {} + \
+ && find . -type d -name tests -prune -exec rm -rf {} + \
  && strip --strip-unneeded torch/lib/libtorch*.so _libjpeg*.so _openjpeg*.so _CharLS*.so
 # Nobody can write compiled modules later, so those that every start imports are written now.
 RUN /opt/venv/bin/python -c "import dbos, dicom2nifti, dicomweb_client, dynamic_network_architectures, \

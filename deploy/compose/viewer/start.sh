@@ -1,6 +1,7 @@
 #!/bin/sh
-# Tells nginx which name server the container has, then becomes it.
+# Tells nginx which name server the container has, then becomes it. Only the first: it is the one that
+# knows the names of the stack, and nginx would ask further ones in turn.
 set -eu
-servers=$(sed -n 's/^nameserver \([0-9.]*\)$/\1/p' /etc/resolv.conf | tr '\n' ' ')
-echo "resolver ${servers:?no name server} valid=5s ipv6=off;" >/tmp/resolver.conf
+server=$(sed -n 's/^nameserver \([0-9.]*\)$/\1/p' /etc/resolv.conf | head -n 1)
+echo "resolver ${server:?no name server} valid=5s ipv6=off;" >/tmp/resolver.conf
 exec nginx -g 'daemon off;'
