@@ -100,7 +100,7 @@ USER 10001:10001
 VOLUME /var/lib/neuroseg
 EXPOSE 11112 8080
 # Healthy: a study sent now would be segmented. A container of one role has its own check.
-HEALTHCHECK --interval=15s --timeout=5s --start-period=90s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as web; web.urlopen('http://127.0.0.1:' + os.environ.get('NEUROSEG_WEB__PORT', '8080') + '/readyz', timeout=4)"]
+HEALTHCHECK --interval=15s --timeout=10s --start-period=90s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as web; web.urlopen('http://127.0.0.1:' + os.environ.get('NEUROSEG_WEB__PORT', '8080') + '/readyz', timeout=8)"]
 ENTRYPOINT ["/usr/bin/tini", "--", "neuroseg"]
 CMD ["serve"]

@@ -58,11 +58,14 @@ def _lab(*arguments: str, timeout_s: float = 120.0, **environment: str) -> str:
     return _run([str(peers.container_lab()), *arguments], timeout_s, environment)
 
 
+def _podman_settings() -> dict[str, str]:
+    lab = Path(os.environ.get("LAB_DIR", "/var/tmp/container-lab"))
+    return {"CONTAINERS_CONF": str(lab / "containers.conf")}
+
+
 def podman(*arguments: str, timeout_s: float = 120.0) -> str:
     """Run podman with the lab's settings and return what it printed."""
-    lab = Path(os.environ.get("LAB_DIR", "/var/tmp/container-lab"))
-    settings = {"CONTAINERS_CONF": str(lab / "containers.conf")}
-    return _run(["podman", *arguments], timeout_s, settings)
+    return _run(["podman", *arguments], timeout_s, _podman_settings())
 
 
 def build_node(*more: str, tag: str = NODE_IMAGE) -> None:
@@ -132,6 +135,17 @@ class Stack:
         """Return what the engine knows of a container."""
         (found,) = json.loads(podman("inspect", self.container(service)))
         return dict(found)
+
+    def wait_healthy(self, service: str) -> None:
+        """Wait until the image's own check passes; without systemd podman asks only when told."""
+        command = ["podman", "healthcheck", "run", self.container(service)]
+        settings = {**os.environ, **_podman_settings()}
+
+        def is_healthy() -> bool:
+            done = subprocess.run(command, capture_output=True, env=settings, check=False)
+            return done.returncode == 0
+
+        wait_until(is_healthy, _READY_S, f"{service} to be healthy", poll_s=1.0)
 
     def log(self, service: str) -> str:
         """Return what a service has written."""

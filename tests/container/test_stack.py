@@ -132,7 +132,7 @@ def test_every_port_is_loopback(stack: Stack) -> None:
 
 def test_every_service_is_healthy(stack: Stack) -> None:
     for service in ("node", "orthanc", "viewer"):
-        containers.podman("healthcheck", "run", Stack.container(service))
+        stack.wait_healthy(service)
     assert stack.get("/readyz").is_success
 
 
