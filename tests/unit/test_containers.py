@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILES = ("Dockerfile", "deploy/compose/viewer/Dockerfile")
-NODE = settings.load(ROOT / "deploy" / "compose" / "node.toml")
+with pytest.MonkeyPatch.context() as token:
+    token.setenv("NEUROSEG_WEB__TOKENS", "operator test 0123456789abcdefghijklmnop")
+    NODE = settings.load(ROOT / "deploy" / "compose" / "node.toml")
+    SHIPPED = settings.load(ROOT / "deploy" / "container" / "node.toml")
 ORTHANC = json.loads((ROOT / "deploy/compose/orthanc/orthanc.json").read_text())
 
 
@@ -53,7 +56,7 @@ def test_the_lock_gives_the_torch_that_the_project_asks_for() -> None:
 
 
 def test_the_image_comes_with_settings_that_the_node_takes() -> None:
-    shipped = settings.load(ROOT / "deploy" / "container" / "node.toml")
+    shipped = SHIPPED
     volumes = [one.strip('[]" ') for one in instructions("Dockerfile", "VOLUME")]
     assert volumes == [str(shipped.spool.path)] == [str(NODE.spool.path)]
     assert {str(shipped.receive.port), str(shipped.web.port)} == set(
