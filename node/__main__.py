@@ -18,6 +18,7 @@ from node import (
     case_commands,
     model_commands,
     notify_commands,
+    pull_commands,
     service_command,
     spool_commands,
 )
@@ -191,6 +192,18 @@ def notify(ctx: click.Context, config: Path | None) -> None:
 
 for _command in notify_commands.COMMANDS:
     notify.add_command(_command)
+
+
+@main.command()
+@click.argument("study_instance_uid", metavar="STUDY_UID")
+@click.option("--from", "name", default="source", show_default=True, help="Which archive.")
+@_config
+def pull(study_instance_uid: str, name: str, config: Path | None) -> None:
+    """Fetch the series of a study that the model needs from an archive, by DICOMweb.
+
+    NAME is `source`, as of [source], or a destination with transport stow.
+    """
+    pull_commands.run(_settings(config), study_instance_uid, name)
 
 
 @main.command()

@@ -30,6 +30,7 @@ TOKEN_LENGTH: Final = 24
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,16}")
 _OPEN: Final = frozenset({"/livez", "/readyz", "/login", "/logout"})
 _MACHINES_WRITE: Final = ("/dicom-web/", "/api/v1/predict")
+_PULLS: Final = re.compile(r"/api/v1/studies/[^/]+/process")
 _MACHINES_READ: Final = ("/api/", "/health", "/metrics", "/openapi.json", "/docs")
 
 
@@ -47,6 +48,8 @@ class Role(StrEnum):
         is_reading = method in READING
         if self is Role.VIEWER:
             return is_reading
+        if method == "POST" and _PULLS.fullmatch(path):
+            return True
         return path.startswith(_MACHINES_WRITE) or (is_reading and path.startswith(_MACHINES_READ))
 
 

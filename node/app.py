@@ -44,6 +44,7 @@ _LOOK_S = 0.2
 _KEEP_S = 5.0
 _PURGE_S = 10.0
 _NOTIFY_S = 1.0  # also the shortest time between two notices on a channel
+_PULL_S = 0.5
 _DELIVERIES_AT_ONCE = 4
 
 
@@ -211,6 +212,7 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
     from node.notify.notifier import Notifier
     from node.outbox import Outbox
     from node.pipeline import Parts
+    from node.pulling import Pulling
     from node.retention import Purger
 
     stopping = _stop_signal()
@@ -228,9 +230,12 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
     closer = Closer(parts, jobs)
     purger = Purger(ledger, spool, settings.retention, settings.destinations)
     notifier = Notifier(Outbox(ledger.engine), settings.notify, boundary)
+    executor_id = settings.jobs.executor_id("work")
+    pulling = Pulling(settings, spool, ledger, manifest, executor_id=executor_id)
     tickers = [
         _beating(ledger, settings, "work"),
         sweeper,
+        Ticker("puller", _PULL_S, pulling.look),
         Ticker("closer", settings.assemble.poll_s, closer.look),
         Ticker("tender", settings.jobs.sweep_s, closer.tend),
         Ticker("purger", _PURGE_S, purger.look),
@@ -244,6 +249,7 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
         ticker.start()
     logs.get().info("role.started")
     stopping.wait()
+    pulling.end()
     for ticker in reversed(tickers):
         ticker.stop()
     worker.stop()

@@ -25,6 +25,7 @@ from node.cases import (
     CaseState,
     Ending,
     ReceivedInstance,
+    SeriesCount,
     SeriesDecision,
 )
 from node.clocks import SteadyClock
@@ -34,6 +35,7 @@ from node.facts import FactReader, Site, read_facts
 from node.jobs import Jobs
 from node.orders import OrderBook
 from node.pipeline import Parts, finish_if_served, next_jobs
+from node.pull_orders import PullOrders, PullState
 from node.rows import CaseRow
 from node.settings import Assemble, Settings
 
@@ -65,6 +67,7 @@ class Closer:
         self._source = source.from_settings(
             parts.settings.source, calling_ae_title=parts.settings.receive.ae_title
         )
+        self._pulls = PullOrders(self._ledger.engine)
         self._clock = clock or SteadyClock()
         self._arrivals = Arrivals(self._clock)
         self._open: dict[str, CaseRow] = {}
@@ -182,6 +185,13 @@ class Closer:
         return self._facts.of(row.case_id, instances)
 
     def _expected(self, case: OpenCase, now: datetime) -> Expectation:
+        pulled = self._pulls.find(case.study_instance_uid)
+        if pulled is not None and pulled.state is not PullState.FAILED:
+            counts = {
+                uid: SeriesCount(modality="MR", instance_count=count)
+                for uid, count in pulled.plan.items()
+            }
+            return Expectation(is_asked=True, is_pending=pulled.is_open, series=counts)
         if self._source is None:
             return assemble.NO_SOURCE
         return self._source.expected(case.study_instance_uid, since=case.last_received_at, now=now)

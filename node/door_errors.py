@@ -1,4 +1,4 @@
-"""Failures at the HTTP doors: what cannot be stored by STOW-RS, and who may not come in."""
+"""Failures at the doors: what cannot be stored or pulled, and who may not come in by HTTP."""
 
 from __future__ import annotations
 
@@ -57,3 +57,39 @@ class OrderKeyReusedError(NodeError):
     code = "ORDER_KEY_REUSED"
     sentence = "another order came with the same Idempotency-Key"
     advice = "Give each order a key of its own; only its repeats have the same."
+
+
+class PullSourceError(ConfigError):
+    code = "PULL_SOURCE"
+    sentence = "there is no archive of that name that studies can be pulled from by DICOMweb"
+    advice = "Set [source] transport = qido with its url, or name a destination with stow."
+
+
+class PullStudyError(NodeError):
+    code = "PULL_STUDY_UNKNOWN"
+    sentence = "{destination} has no MR series of the study"
+    advice = "Check the Study Instance UID, and whether the node's user there may see the study."
+
+
+class PullIncompleteError(NodeError):
+    code = "PULL_INCOMPLETE"
+    sentence = "{count} of {total} instances could not be stored, the first because of {first}"
+    advice = "Look that code up; pull again once it is mended, what is stored is not fetched again."
+
+
+class PullBusyError(NodeError):
+    code = "PULL_BUSY"
+    sentence = "the study is being pulled at this moment"
+    advice = "Wait for it, or ask how far it is: GET /api/v1/studies/UID/process."
+
+
+class PullStoppedError(NodeError):
+    code = "PULL_STOPPED"
+    sentence = "the pull was stopped before its end"
+    advice = "Pull again: what is stored is not fetched again."
+
+
+class PullUnknownError(NodeError):
+    code = "PULL_UNKNOWN"
+    sentence = "nobody has asked for this study to be pulled"
+    advice = "Ask for it: POST /api/v1/studies/UID/process."

@@ -105,8 +105,7 @@ def facts_of(
     which is the spool's own fault, raises ``OSError``.
     """
     try:
-        parts = series.parts(series.read_headers(files), files)
-        return tuple(_part_facts(part, instances, site) for part in parts)
+        return _facts(series.read_headers(files), instances, files, site)
     except OSError:
         raise
     except InputRejectedError as error:
@@ -114,6 +113,29 @@ def facts_of(
     except Exception as error:  # noqa: BLE001 - one series; its neighbours go on
         fault = SeriesUnreadableError(kind=type(error).__name__)
         return (_faulty(Dataset(), instances, (), fault),)
+
+
+def facts_of_headers(
+    headers: Sequence[Dataset], instances: tuple[ReceivedInstance, ...], site: Site
+) -> tuple[SeriesFacts, ...]:
+    """Return the facts of each acquisition of a series whose images are still elsewhere.
+
+    `headers` are those of the instances, in their order, and `path` tells the instances apart.
+    """
+    try:
+        return _facts(headers, instances, [Path(one.path) for one in instances], site)
+    except Exception as error:  # noqa: BLE001 - one series; its neighbours go on
+        fault = SeriesUnreadableError(kind=type(error).__name__)
+        return (_faulty(Dataset(), instances, (), fault),)
+
+
+def _facts(
+    headers: Sequence[Dataset],
+    instances: tuple[ReceivedInstance, ...],
+    files: Sequence[Path],
+    site: Site,
+) -> tuple[SeriesFacts, ...]:
+    return tuple(_part_facts(part, instances, site) for part in series.parts(headers, files))
 
 
 def _part_facts(part: Part, instances: tuple[ReceivedInstance, ...], site: Site) -> SeriesFacts:

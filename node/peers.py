@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -18,8 +19,11 @@ from pydantic import (
 
 from converters.volume import Role
 from node.cases import Event, ObjectKind, Transport
+from node.door_errors import PullSourceError
 
 _AE_TITLE_LENGTH = 16
+SOURCE: Final = "source"
+"""What the PACS of ``[source]`` is called."""
 SECRET_LENGTH: Final = 16
 """The fewest characters of a secret that signs."""
 
@@ -68,6 +72,14 @@ class Source(_Peer):
         if self.transport == "qido" and not _is_plain_url(self.url):
             raise ValueError("a qido source needs an http(s) url without credentials in it")
         return self
+
+    def as_destination(self) -> Destination:
+        """Return it as a peer that has a name."""
+        return Destination(
+            name=SOURCE,
+            transport=Transport.DIMSE if self.transport == "cfind" else Transport.STOW,
+            **self.model_dump(exclude={"transport", "poll_s"}),
+        )
 
 
 def _is_plain_url(text: str) -> bool:
@@ -139,6 +151,31 @@ class Destination(_Peer):
         return frozenset(
             [*(_KIND_OF[one] for one in self.seg), *(kind for kind, gets in beside.items() if gets)]
         )
+
+
+def archive_of(source: Source, destinations: Iterable[Destination], name: str) -> Destination:
+    """Return what studies can be pulled from by DICOMweb.
+
+    Parameters
+    ----------
+    source : Source
+        The one that is meant by ``source``.
+    destinations : iterable of Destination
+        Those with STOW-RS are archives, too.
+    name : str
+        Which of them.
+
+    Raises
+    ------
+    PullSourceError
+        None of them is called so.
+    """
+    if name == SOURCE and source.transport == "qido":
+        return source.as_destination()
+    archives = {one.name: one for one in destinations if one.transport is Transport.STOW}
+    if name not in archives:
+        raise PullSourceError
+    return archives[name]
 
 
 def _is_mailbox(text: str) -> bool:

@@ -99,6 +99,13 @@ class LedgerReader:
             raise CaseUnknownError
         return rows.case_row(row)
 
+    def cases_of_study(self, study_instance_uid: str) -> list[CaseRow]:
+        """Return the cases of a study, newest first."""
+        query = sa.select(_case).where(_case.c.study_instance_uid == study_instance_uid)
+        with self._reading() as connection:
+            found = connection.execute(query.order_by(_case.c.opened_at.desc()))
+            return [rows.case_row(one) for one in found]
+
     def earlier_revisions(self, row: CaseRow) -> list[CaseRow]:
         """Return the cases of the same study and model with a lower revision, newest first."""
         query = (

@@ -122,12 +122,8 @@ def from_settings(source: peers.Source, *, calling_ae_title: str) -> Source | No
 
 def asking(source: peers.Source, *, calling_ae_title: str) -> Ask:
     """Return what asks the PACS of the settings, on the thread that calls it."""
-    is_dimse = source.transport == "cfind"
-    peer = Destination(
-        name=_NAME,
-        transport=Transport.DIMSE if is_dimse else Transport.STOW,
-        **source.model_dump(exclude={"transport", "poll_s"}),
-    )
+    peer = source.as_destination()
+    is_dimse = peer.transport is Transport.DIMSE
     return partial(find, peer, calling_ae_title) if is_dimse else partial(qido, peer)
 
 

@@ -3,7 +3,7 @@
 Layout below the spool's root; every name is our own, none comes from a peer::
 
     incoming/<uuid>.part                      being written, swept at start; the web role's own
-                                              names begin with stow-
+                                              names begin with stow-, of a pull with pull-
     instances/<study key>/<instance key>.dcm  as received; no such name is ever used twice
     cases/<case id>/                          volumes, label map, SEG, preview
     predictions/<prediction id>/              an uploaded file and its answer
@@ -28,6 +28,7 @@ from node.errors import SpoolFullError, SpoolQuotaError
 
 INSTANCES, CASES, QUARANTINE = "instances", "cases", "quarantine"
 STOWED: Final = "stow-"
+PULLED: Final = "pull-"
 _ABANDONED_S: Final = 3600.0
 _REMEMBERED_FOLDERS = 1000  # one more sync now and then, instead of a list that grows for ever
 
@@ -187,12 +188,12 @@ class Spool:
     def parts(self, *, older_than_s: float = 0.0) -> list[Path]:
         """Return what was left half written, here and in the folders of cases.
 
-        There, and by STOW-RS, other processes may be writing at this moment, so that only what
-        nobody has touched for an hour is left over.
+        There, by STOW-RS and by a pull, other processes may be writing at this moment, so that
+        only what nobody has touched for an hour is left over.
         """
         abandoned_s = max(older_than_s, _ABANDONED_S)
         found = [
-            (one, abandoned_s if one.name.startswith(STOWED) else older_than_s)
+            (one, abandoned_s if one.name.startswith((STOWED, PULLED)) else older_than_s)
             for one in self._incoming.glob("*.part")
         ]
         in_cases = (self.root / CASES).glob("*/.*.part*")

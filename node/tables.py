@@ -217,6 +217,24 @@ haste = sa.Table(
     metadata,
     sa.Column("case_id", sa.String(32), primary_key=True),
 )
+pull = sa.Table(
+    "pull",
+    metadata,
+    sa.Column("study_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("source", sa.String(32), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("asked_at", sa.Float, nullable=False),
+    sa.Column("seen_at", sa.Float),
+    sa.Column("ended_at", sa.Float),
+    sa.Column("next_at", sa.Float),
+    sa.Column("executor_id", sa.String(100)),
+    sa.Column("tries", sa.Integer, nullable=False, default=0),
+    sa.Column("plan", sa.JSON),
+    sa.Column("tally", sa.JSON),
+    sa.Column("code", sa.String(64)),
+    sa.Column("sentence", sa.Text),
+    sa.Column("advice", sa.Text),
+)
 worker = sa.Table(
     "worker",
     metadata,

@@ -128,9 +128,7 @@ def open_client(
     destination: Destination, *, largest_body_bytes: int = 0
 ) -> Iterator[DICOMwebClient]:
     """Open a client; what goes wrong with it leaves as one of our errors, free of addresses."""
-    with requests.Session() as session:
-        session.auth = _credentials(destination)
-        session.max_redirects = 0  # a redirect would carry the patient's data elsewhere
+    with open_session(destination) as session:
         client = DICOMwebClient(
             destination.url.rstrip("/"),
             session=session,
@@ -144,8 +142,17 @@ def open_client(
             destination.url
         ).netloc  # becomes the Host header; the client itself leaves the port out
         client.set_http_retry_params(retry=False)  # repeating is the job engine's business
+        yield client
+
+
+@contextmanager
+def open_session(destination: Destination) -> Iterator[requests.Session]:
+    """Open what the client speaks through; errors leave as of `open_client`."""
+    with requests.Session() as session:
+        session.auth = _credentials(destination)
+        session.max_redirects = 0  # a redirect would carry the patient's data elsewhere
         with _translated(destination):
-            yield client
+            yield session
 
 
 def _credentials(destination: Destination) -> AuthBase | None:

@@ -60,6 +60,11 @@ class Identifiers:
     series_instance_uid: str
 
 
+def is_uid(text: str) -> bool:
+    """Say whether a text is a UID as `checked_uid` takes it."""
+    return len(text) <= _MAX_UID_LENGTH and bool(_UID.fullmatch(text.encode("utf-8", "replace")))
+
+
 def checked_uid(value: bytes, keyword: str) -> str:
     """Return a UID without its padding.
 

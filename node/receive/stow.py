@@ -19,9 +19,9 @@ from node.errors import InstanceUnreadableError, NodeError
 from node.receive import accepted, part10
 from node.receive.dataset import checked_uid
 from node.receive.instance import IncomingInstance, Intake, Offer
+from node.receive.multipart import MEDIA_TYPE
 from node.receive.statuses import status_of
 
-MEDIA_TYPE: Final = b"application/dicom"
 CALLING: Final = "STOW-RS"
 """The calling AE title of instances whose sender has no name."""
 

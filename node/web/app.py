@@ -35,6 +35,7 @@ from node.web.orders import Orders
 from node.web.pages import Pages
 from node.web.predict import Predict
 from node.web.predictions import Predictions
+from node.web.pulls import Pulls
 from node.web.stow import Stow
 from node.web.trail import Trail
 from node.web.views import Sources
@@ -70,6 +71,7 @@ def create_app(
         *Metrics(sources).routes(),
         *Predict(sources, queue).routes(),
         *Predictions(sources, queue).routes(),
+        *Pulls(sources, ledger).routes(),
         *(Stow(intake, settings.stow).routes() if settings.stow.enabled else ()),
     ]
     description = Description(endpoints, pages.templates)

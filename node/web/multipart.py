@@ -1,4 +1,4 @@
-"""Multipart bodies, read as they arrive; and those with one file in them, written to disk.
+"""Uploads: multipart bodies with one file in them, written to disk as they arrive.
 
 Nothing of what the client calls the file is used, and no more of the body is ever held than the
 block that is being written.
@@ -15,10 +15,10 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
+from python_multipart.multipart import parse_options_header
 
 from node.errors import (
     SpoolFullError,
@@ -27,6 +27,7 @@ from node.errors import (
     UploadTooLargeError,
     UploadTypeError,
 )
+from node.receive.multipart import MultipartReader
 
 FIELD: Final = b"file"
 FRAMING_BYTES: Final = 2**16
@@ -47,74 +48,6 @@ def boundary_of(content_type: str) -> bytes:
     if kind != b"multipart/form-data" or not 1 <= len(boundary) <= _LONGEST_BOUNDARY:
         raise UploadTypeError
     return boundary
-
-
-class Sink(Protocol):
-    """What is told of the parts of a body, one after the other."""
-
-    def begin(self, headers: dict[bytes, bytes]) -> None:
-        """Take the headers of the next part; their names are in lower case."""
-        ...
-
-    def write(self, fragment: memoryview) -> None:
-        """Take the next bytes of the part."""
-        ...
-
-    def end(self) -> None:
-        """Know that the part is whole."""
-        ...
-
-
-class MultipartReader:
-    """Reads a body piece by piece; no more of it is held than a piece."""
-
-    def __init__(self, boundary: bytes, sink: Sink) -> None:
-        self._sink = sink
-        self._headers: dict[bytes, bytes] = {}
-        self._name, self._value = b"", b""
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_header_field": self._on_header_field,
-                "on_header_value": self._on_header_value,
-                "on_header_end": self._on_header_end,
-                "on_headers_finished": self._on_headers_finished,
-                "on_part_data": self._on_part_data,
-                "on_part_end": sink.end,
-            },
-        )
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the last boundary has come."""
-        return bool(self._parser.state == MultipartState.END)
-
-    def feed(self, block: bytes) -> None:
-        """Take the next bytes of the body.
-
-        Raises
-        ------
-        FormParserError
-            It is no multipart body.
-        """
-        self._parser.write(block)
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        self._headers[self._name.lower()] = self._value
-        self._name, self._value = b"", b""
-
-    def _on_headers_finished(self) -> None:
-        headers, self._headers = self._headers, {}
-        self._sink.begin(headers)
-
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._sink.write(memoryview(data)[start:end])
 
 
 class UploadedFile:

@@ -34,14 +34,14 @@ _DESCRIPTION: Final = (
 _TAGS: Final = {
     "node": "Is it alive, ready, and what does it do.",
     "cases": "One study, one model, one revision each; newest first.",
-    "studies": "Instances come in by STOW-RS (DICOM PS3.18 10.5).",
+    "studies": "Instances come in by STOW-RS (DICOM PS3.18 10.5), or the node fetches them.",
     "predictions": "The engine for files that you have: four channels in, labels out.",
     "description": "This description.",
 }
 _PATHS: Final = {
     "case_id": "32 hexadecimal digits, as in the list of cases",
     "prediction_id": "32 hexadecimal digits, as in the answer to the upload",
-    "study_instance_uid": "Study Instance UID of all instances in the body",
+    "study_instance_uid": "Study Instance UID; of all instances where there is a body",
     "name": "a name that the case lists under `files` or `pictures`",
 }
 _NAMES: Final = re.compile(r"\{(\w+)\}")

@@ -21,7 +21,6 @@ from http import HTTPStatus
 from typing import Final
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -40,18 +39,17 @@ from node.errors import SpoolFullError, UploadSlowError
 from node.receive import stow, stow_answer, stow_json
 from node.receive.dataset import checked_uid
 from node.receive.instance import Intake
+from node.receive.multipart import MultipartReader
 from node.receive.stow import Outcome, Sender, StoreRequest
 from node.receive.stow_json import MetadataRequest
 from node.settings import Stow as StowSettings
 from node.web import predict, problems
 from node.web.body import Body
-from node.web.multipart import MultipartReader
 from node.web.operations import Answer, Endpoint, Operation
 
 _MEDIA_TYPE: Final = "application/dicom+json"
 _MOST_PARTS: Final = 50_000
 _NOBODY_LISTENS: Final = 499
-_LONGEST_BOUNDARY: Final = 200  # RFC 2046 allows 70 characters, Orthanc sends 73
 _PASSES: Final = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE)
 
 
