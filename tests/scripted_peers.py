@@ -335,11 +335,11 @@ class Request:
 
 
 class HttpPeer:
-    """An HTTP server on loopback that gives the same reply to everything, and remembers it."""
+    """An HTTP server on loopback that replies and remembers: the same to everything, or by path."""
 
     def __init__(
         self,
-        reply: Reply,
+        reply: Reply | Callable[[str], Reply],
         *,
         before: Callable[[], object] = lambda: None,
         tls: SSLContext | None = None,
@@ -364,7 +364,7 @@ class HttpPeer:
 
 
 def _handler(
-    requests: list[Request], reply: Reply, before: Callable[[], object]
+    requests: list[Request], reply: Reply | Callable[[str], Reply], before: Callable[[], object]
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -374,12 +374,12 @@ def _handler(
                 Request(method=self.command, path=self.path, headers=headers, body=body)
             )
             before()
-            self.send_response(reply.status)
-            for name, value in reply.headers.items():
+            said = reply if isinstance(reply, Reply) else reply(self.path)
+            self.send_response(said.status)
+            for name, value in {"Content-Length": str(len(said.body)), **said.headers}.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.body)))
             self.end_headers()
-            self.wfile.write(reply.body)
+            self.wfile.write(said.body)
 
         do_GET = do_POST = answer  # noqa: N815 - the names that the base class looks for
 

@@ -70,18 +70,16 @@ class Pulls:
 
     def routes(self) -> list[BaseRoute]:
         """Return where the endpoint answers."""
-        return [Endpoint(_PATH, self.show, _SHOW), Endpoint(_PATH, self.want, _WANT)]
+        return [Endpoint(_PATH, self.process, _SHOW, _WANT)]
 
-    async def show(self, request: Request) -> Response:
-        """How far the pull of a study is, and its cases, newest first."""
-        return as_json(await run_in_threadpool(self._view, _study_of(request)))
-
-    async def want(self, request: Request) -> Response:
-        """Have the node fetch a study from an archive and process it.
+    async def process(self, request: Request) -> Response:
+        """Answer how the pull of a study stands, which POST asks for.
 
         What is stored is not fetched again; while the study is being pulled nothing changes.
         """
         study = _study_of(request)
+        if request.method != "POST":
+            return as_json(await run_in_threadpool(self._view, study))
         name = request.query_params.get("from", peers.SOURCE)
         peers.archive_of(self._settings.source, self._settings.destinations, name)
         await run_in_threadpool(self._orders.want, study, name)
@@ -117,12 +115,14 @@ def _study_of(request: Request) -> str:
 
 _SHOW: Final = Operation(
     tag="studies",
+    what="How far the pull of a study is, and its cases, newest first.",
     answers=(Answer(what="how it stands", shape=PullView),),
     errors=(PullUnknownError, RequestInvalidError),
 )
 _WANT: Final = Operation(
     tag="studies",
     method="POST",
+    what="Have the node fetch a study from an archive and process it.",
     parameters=(_FROM,),
     answers=(
         Answer(
