@@ -35,7 +35,7 @@ from node.facts import FactReader, Site, read_facts
 from node.jobs import Jobs
 from node.orders import OrderBook
 from node.pipeline import Parts, finish_if_served, next_jobs
-from node.pull_orders import PullOrders, PullState
+from node.pull_orders import PullOrders
 from node.rows import CaseRow
 from node.settings import Assemble, Settings
 
@@ -97,7 +97,7 @@ class Closer:
         case = open_case(steady)
         if not assemble.is_worth_asking(case, self._rules, now):
             return
-        expected = self._expected(case, now)
+        expected = self._expected(row, case, now)
         state = row.updated_at, row.last_received_at, row.released_at, expected
         earlier, asked_at = self._asked.get(row.case_id, (None, now))
         is_same = state == earlier
@@ -184,9 +184,10 @@ class Closer:
     def _facts_of(self, row: CaseRow, instances: list[ReceivedInstance]) -> tuple[SeriesFacts, ...]:
         return self._facts.of(row.case_id, instances)
 
-    def _expected(self, case: OpenCase, now: datetime) -> Expectation:
-        pulled = self._pulls.find(case.study_instance_uid)
-        if pulled is not None and pulled.state is not PullState.FAILED:
+    def _expected(self, row: CaseRow, case: OpenCase, now: datetime) -> Expectation:
+        """Return what more may come: of a study that is pulled, what is needed of it."""
+        pulled = self._pulls.find(row.study_instance_uid)
+        if pulled is not None and pulled.holds(row.last_received_at):
             counts = {
                 uid: SeriesCount(modality="MR", instance_count=count)
                 for uid, count in pulled.plan.items()

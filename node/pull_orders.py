@@ -87,6 +87,12 @@ class PullRow:
         """Whether more of it may come."""
         return self.state in (PullState.WANTED, PullState.RUNNING)
 
+    def holds(self, last_received_at: datetime) -> bool:
+        """Say whether the plan is all that is awaited: not once more has come by another door."""
+        if self.state is PullState.DONE and self.ended_at is not None:
+            return last_received_at <= self.ended_at
+        return self.is_open
+
 
 def _pull_row(row: sa.Row[Any]) -> PullRow:
     values = rows.values_of(row, PullRow)

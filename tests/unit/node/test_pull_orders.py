@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from node.door_errors import PullBusyError, PullUnknownError
@@ -72,3 +74,22 @@ def test_a_study_is_claimed_unless_a_living_process_has_it(ledger: Ledger) -> No
     assert not orders.beat(first)
     with pytest.raises(PullUnknownError):
         orders.row("1.2")
+
+
+def test_a_plan_holds_until_more_comes_by_another_door(ledger: Ledger) -> None:
+    orders = PullOrders(ledger.engine)
+    orders.want("1.1", "source")
+    row = orders.take("work")
+    assert row is not None
+    later = row.asked_at + timedelta(days=1)
+    assert row.holds(later)  # it goes on
+    orders.finish(row, Tally())
+    done = orders.row("1.1")
+    assert done.ended_at is not None
+    assert done.holds(done.ended_at)
+    assert not done.holds(later)
+    orders.want("1.1", "source")
+    again = orders.take("work")
+    assert again is not None
+    orders.fail(again, code="PEER_REFUSED", sentence="no", advice="look")
+    assert not orders.row("1.1").holds(row.asked_at)
