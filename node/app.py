@@ -236,6 +236,7 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
         _beating(ledger, settings, "work"),
         sweeper,
         Ticker("puller", _PULL_S, pulling.look),
+        *_watching(settings, ledger),
         Ticker("closer", settings.assemble.poll_s, closer.look),
         Ticker("tender", settings.jobs.sweep_s, closer.tend),
         Ticker("purger", _PURGE_S, purger.look),
@@ -255,6 +256,16 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
     worker.stop()
     jobs.close()
     ledger.close()
+
+
+def _watching(settings: Settings, ledger: Ledger) -> tuple[Ticker, ...]:
+    """Return the not yet started thread that watches the source; none where nobody wants that."""
+    from node.watching import Watching
+
+    watch = settings.source.watch
+    if not watch.enabled:
+        return ()
+    return (Ticker("watcher", watch.poll_s, Watching(settings.source, ledger).look),)
 
 
 def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:

@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    field_validator,
     model_validator,
 )
 
@@ -58,12 +59,32 @@ class _Peer(Branch):
     bearer_token: SecretStr = SecretStr("")
 
 
+class Watch(Branch):
+    """Which new MR studies of the source are pulled without anybody's asking."""
+
+    enabled: bool = False
+    description: str = ""
+    since_days: int = Field(default=1, ge=0, le=3650)
+    settle_s: Seconds = 120.0
+    poll_s: float = Field(default=60.0, ge=1)
+
+    @field_validator("description")
+    @classmethod
+    def _is_an_expression(cls, description: str) -> str:
+        try:
+            re.compile(description)
+        except re.error as error:
+            raise ValueError("it is no regular expression") from error
+        return description
+
+
 class Source(_Peer):
     """The PACS that studies come from, asked how many instances they have."""
 
     transport: Literal["none", "qido", "cfind"] = "none"
     timeout_s: float = Field(default=10.0, gt=0)
     poll_s: Seconds = 10.0
+    watch: Watch = Watch()
 
     @model_validator(mode="after")
     def _has_an_address(self) -> Self:
@@ -71,6 +92,8 @@ class Source(_Peer):
             raise ValueError("a cfind source needs host and port")
         if self.transport == "qido" and not _is_plain_url(self.url):
             raise ValueError("a qido source needs an http(s) url without credentials in it")
+        if self.watch.enabled and self.transport != "qido":
+            raise ValueError("only a qido source can be watched")
         return self
 
     def as_destination(self) -> Destination:
@@ -78,7 +101,7 @@ class Source(_Peer):
         return Destination(
             name=SOURCE,
             transport=Transport.DIMSE if self.transport == "cfind" else Transport.STOW,
-            **self.model_dump(exclude={"transport", "poll_s"}),
+            **self.model_dump(exclude={"transport", "poll_s", "watch"}),
         )
 
 

@@ -144,6 +144,14 @@ class PullOrders:
             if known is None or known.state != PullState.RUNNING.value:
                 self._put(connection, study_instance_uid, source, state=PullState.WANTED.value)
 
+    def want_once(self, study_instance_uid: str, source: str) -> bool:
+        """Have a study pulled that nobody has asked for before; False where somebody has."""
+        with self._engine.begin() as connection:
+            if self._known(connection, study_instance_uid) is not None:
+                return False
+            self._put(connection, study_instance_uid, source, state=PullState.WANTED.value)
+        return True
+
     def claim(self, study_instance_uid: str, source: str, executor_id: str) -> PullRow:
         """Return a pull that this process does itself.
 
