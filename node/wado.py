@@ -10,11 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import requests
-from pydicom import config
-from pydicom.dataelem import empty_value_for_VR
 from pydicom.dataset import Dataset
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
@@ -67,7 +65,7 @@ class Archive:
         """
         with stow_client.open_client(self._peer) as client:
             found = client.search_for_series(study_instance_uid, fields=["Modality"])
-            answers = [Dataset.from_json(one) for one in found]
+            answers = stow_client.datasets(found)
             wanted = [one for one in answers if str(one.get("Modality") or "") in _MODALITIES]
             return sorted({_uid(one, "SeriesInstanceUID") for one in wanted})
 
@@ -75,8 +73,9 @@ class Archive:
         """Return the header of each instance of a series, by SOP Instance UID."""
         with stow_client.open_client(self._peer) as client:
             found = client.retrieve_series_metadata(study_instance_uid, series_instance_uid)
-            with config.disable_value_validation():  # which would quote values in warnings
-                headers = [_header(one) for one in found]
+            headers = stow_client.datasets(
+                {tag: one for tag, one in each.items() if tag not in _PIXELS} for each in found
+            )
             return {_uid(one, "SOPInstanceUID"): one for one in headers}
 
     @contextmanager
@@ -137,9 +136,3 @@ def _uid(ds: Dataset, keyword: str) -> str:
         return checked_uid(str(ds.get(keyword) or "").encode("utf-8", "replace"), keyword)
     except InstanceUnreadableError as error:
         raise ValueError(keyword) from error
-
-
-def _header(answer: dict[str, Any]) -> Dataset:
-    """Return a header of the JSON model; whatever is bulk data is empty."""
-    kept = {tag: element for tag, element in answer.items() if tag not in _PIXELS}
-    return Dataset.from_json(kept, lambda _, vr, __: empty_value_for_VR(vr, raw=True))

@@ -16,8 +16,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from pydicom.dataset import Dataset
-
 from node import logs
 from node.deliver import stow_client
 from node.errors import NodeError
@@ -80,10 +78,9 @@ class Watching:
                 fields=list(_FIELDS),
                 search_filters={"ModalitiesInStudy": "MR", "StudyDate": f"{first:%Y%m%d}-"},
             )
-            found = [Dataset.from_json(one) for one in answers]
             return {
                 str(one.StudyInstanceUID): int(one.get(_FIELDS[0]) or 0)
-                for one in found
+                for one in stow_client.datasets(answers)
                 if is_uid(str(one.StudyInstanceUID))
                 and re.search(self._rule.description, str(one.get(_FIELDS[1]) or ""), re.IGNORECASE)
             }

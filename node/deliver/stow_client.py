@@ -6,16 +6,20 @@ counts as stored when its SOP Instance UID stands in the Referenced SOP Sequence
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any, Final
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
 import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
+from pydicom import config
+from pydicom.dataelem import empty_value_for_VR
 from pydicom.dataset import Dataset
 from requests.auth import AuthBase, HTTPBasicAuth
 
@@ -25,6 +29,7 @@ from node.dimse import Status, is_out_of_resources
 from node.errors import PeerRefusedError, PeerUnavailableError
 from node.peers import Destination
 
+_VALIDATION: Final = threading.Lock()
 _MULTIPART_ALLOWANCE_BYTES = 10_000
 _JSON = {"application/dicom+json", "application/json"}
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, ParseError)
@@ -153,6 +158,24 @@ def open_session(destination: Destination) -> Iterator[requests.Session]:
         session.max_redirects = 0  # a redirect would carry the patient's data elsewhere
         with _translated(destination):
             yield session
+
+
+def datasets(answers: Iterable[dict[str, Any]]) -> list[Dataset]:
+    """Return answers of the JSON model as data sets, whatever their values; bulk data is empty.
+
+    The library would warn of values that are against the rules, and quote them.
+    """
+    with _VALIDATION:  # one setting for all threads, which does nothing but warn
+        earlier = config.settings.reading_validation_mode
+        config.settings.reading_validation_mode = config.IGNORE
+        try:
+            return [Dataset.from_json(one, _nothing) for one in answers]
+        finally:
+            config.settings.reading_validation_mode = earlier
+
+
+def _nothing(_: str, vr: str, __: str) -> object:
+    return empty_value_for_VR(vr, raw=True)
 
 
 def _credentials(destination: Destination) -> AuthBase | None:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from pydantic import ValidationError
 
+from node import logs
 from node.ledger import Ledger
 from node.peers import Source
 from node.pull_orders import PullOrders, PullState
@@ -106,6 +107,7 @@ def test_what_was_pulled_or_sent_is_never_pulled_by_itself(
 def test_an_archive_that_is_away_is_warned_about_once(
     archive: Archive, peer: HttpPeer, ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    logs.configure(strict=True)  # anew, to write where this test reads
     watching = _watching(archive, peer, ledger)
     archive.studies = {"1.1": (10, "Brain")}
     for status in (503, 503, 200, 200):
