@@ -19,7 +19,6 @@ import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
 from pydicom import config
-from pydicom.dataelem import empty_value_for_VR
 from pydicom.dataset import Dataset
 from requests.auth import AuthBase, HTTPBasicAuth
 
@@ -174,8 +173,8 @@ def datasets(answers: Iterable[dict[str, Any]]) -> list[Dataset]:
             config.settings.reading_validation_mode = earlier
 
 
-def _nothing(_: str, vr: str, __: str) -> object:
-    return empty_value_for_VR(vr, raw=True)
+def _nothing(_: str, __: str, ___: str) -> None:
+    """Leave bulk data where it is."""
 
 
 def _credentials(destination: Destination) -> AuthBase | None:
