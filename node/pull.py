@@ -18,6 +18,7 @@ import requests
 from pydicom.dataset import Dataset
 
 from converters.errors import CodedError, RoleMissingError
+from converters.sequences import SeriesKey
 from node import casting, disposition, facts
 from node.assemble import Rules, SeriesFacts
 from node.cases import ReceivedInstance
@@ -237,8 +238,8 @@ def chosen(known: Sequence[SeriesFacts], rules: Rules) -> frozenset[str]:
     return needed if _keys(alone) == _keys(players) else everything
 
 
-def _keys(players: Cast) -> dict[str, tuple[str, str]]:
-    return {role: tuple(facts.key) for role, facts in players.players.items()}
+def _keys(players: Cast) -> dict[str, SeriesKey]:
+    return {role: facts.key for role, facts in players.players.items()}
 
 
 def _instances(
