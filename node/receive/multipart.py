@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 MEDIA_TYPE: Final = b"application/dicom"
-_LONGEST_BOUNDARY: Final = 200  # RFC 2046 allows 70 characters, Orthanc sends 73
+LONGEST_BOUNDARY: Final = 200  # RFC 2046 allows 70 characters, Orthanc sends 73
 
 
 def boundary_of(content_type: str) -> bytes:
@@ -21,7 +21,7 @@ def boundary_of(content_type: str) -> bytes:
     boundary = options.get(b"boundary", b"")
     root = options.get(b"type", MEDIA_TYPE).lower()
     is_usable = kind == b"multipart/related" and root == MEDIA_TYPE
-    return boundary if is_usable and len(boundary) <= _LONGEST_BOUNDARY else b""
+    return boundary if is_usable and len(boundary) <= LONGEST_BOUNDARY else b""
 
 
 class Sink(Protocol):
