@@ -29,6 +29,12 @@ class StowBusyError(NodeError):
     advice = "Try again soon (see Retry-After), or raise [stow] max_requests."
 
 
+class ListenersBusyError(NodeError):
+    code = "LISTENERS_BUSY"
+    sentence = "{limit} pages and programs listen for changes at this moment, more may not"
+    advice = "Ask again from time to time instead, as the pages do by themselves."
+
+
 class HttpUnprotectedError(ConfigError):
     code = "HTTP_UNPROTECTED"
     sentence = "[web] host is {address}, and everybody there would be let in"

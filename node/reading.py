@@ -28,6 +28,7 @@ from node.rows import AttemptRow, CaseRow, WorkerRow
 T = TypeVar("T")
 
 _case = tables.case
+_LATEST = 200  # an attempt that is older than so many others has ended
 
 
 class LedgerReader:
@@ -75,6 +76,25 @@ class LedgerReader:
         age = (self._clock - table.c.seen_at).label("age_s")
         with self._reading() as connection:
             return [rows.worker_row(row) for row in connection.execute(sa.select(table, age))]
+
+    def mark(self) -> tuple[object, ...]:
+        """Return what differs once a case, an attempt, a receipt or what a process says changed.
+
+        Cheap enough to be asked twice a second: it reads no summary, and of the attempts the ends.
+        """
+        case, attempt, receipt, worker = _case.c, tables.attempt.c, tables.receipt.c, tables.worker
+        times = (case.updated_at, case.last_received_at, case.volumes_purged_at, case.purged_at)
+        latest = sa.select(attempt.ended_at).order_by(attempt.attempt_id.desc()).limit(_LATEST)
+        queries = (
+            sa.select(sa.func.count(), *map(sa.func.max, times)),
+            sa.select(sa.func.max(attempt.attempt_id)),
+            sa.select(sa.func.max(latest.subquery().c.ended_at)),
+            sa.select(sa.func.count(), sa.func.max(receipt.committed_at)),
+        )
+        said = sa.select(worker.c.executor_id, worker.c.detail).order_by(worker.c.executor_id)
+        with self._reading() as connection:
+            ends = [tuple(connection.execute(one).one()) for one in queries]
+            return (*ends, *(tuple(row) for row in connection.execute(said)))
 
     def cases(self, *states: CaseState, limit: int = 100, offset: int = 0) -> list[CaseRow]:
         """Return cases, newest first; of some states only when any is named."""

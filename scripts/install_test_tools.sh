@@ -34,4 +34,23 @@ fi
 
 command -v npm >/dev/null 2>&1 && sh scripts/fetch_ohif.sh .venv/ohif ||
 	echo "OHIF could not be fetched (that needs npm), so its tests are skipped"
+
+# What finds in a page where somebody would be left out, as published on npm.
+axe=4.14.1
+sha512=1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d6b734f8c22a0dab86ee6a6f64b8afbe804b214d36db85a2826965edfb3a0b9d546b5
+fetch_axe() { # whole or not at all
+	mkdir -p .venv && part=$(mktemp -d .venv/axe.XXXXXX) || return 1
+	npm pack --silent --pack-destination "$part" "axe-core@$axe" >/dev/null &&
+		echo "$sha512  $part/axe-core-$axe.tgz" | sha512sum --check --quiet &&
+		tar -xzf "$part/axe-core-$axe.tgz" -C "$part" package &&
+		echo $axe >"$part/package/VERSION" &&
+		rm -rf .venv/axe && mv "$part/package" .venv/axe
+	status=$?
+	rm -rf "$part"
+	return $status
+}
+if [ "$(cat .venv/axe/VERSION 2>/dev/null)" != $axe ]; then
+	command -v npm >/dev/null 2>&1 && fetch_axe ||
+		echo "axe-core could not be fetched (that needs npm), so its tests are skipped"
+fi
 exit 0

@@ -108,8 +108,10 @@ class Page:
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def value(self, expression: str) -> Any:  # noqa: ANN401 - whatever the script returns
-        """Return what a script gives in the page."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Return what a script gives in the page, now or when its promise is kept."""
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -144,6 +146,14 @@ class Page:
         """Save the whole page as PNG."""
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
+
+    def forget(self) -> None:
+        """Begin anew for another test: no page, no cookies, no events, scripts run."""
+        self.call("Emulation.setScriptExecutionDisabled", value=False)
+        self.call("Network.clearBrowserCookies")
+        self.call("Page.navigate", url="about:blank")
+        self.until("location.href === 'about:blank'")
+        self.events.clear()
 
     def complaints(self) -> list[str]:
         """Return what the browser reported as errors: scripts, policies, requests."""

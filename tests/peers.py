@@ -27,6 +27,8 @@ _PROGRAMS = {
     "mount": ("mount",),
 }
 OHIF_FOLDER = _ROOT / ".venv" / "ohif"
+AXE_FOLDER = _ROOT / ".venv" / "axe"
+_FILES = {"ohif": OHIF_FOLDER / "index.html", "axe": AXE_FOLDER / "axe.min.js"}
 _HTTP_TIMEOUT_S = 30.0
 
 
@@ -49,13 +51,13 @@ def container_lab() -> Path | None:
 
 
 def has(tool: str) -> bool:
-    """Say whether a tool of `_PROGRAMS` is installed, or ohif, realdata or containers are there."""
+    """Say whether a tool of `_PROGRAMS` is installed, or another known tool is there."""
     if tool == "containers":
         return container_lab() is not None
     if tool == "realdata":
         return real_data_folder() is not None
-    if tool == "ohif":
-        return (OHIF_FOLDER / "index.html").is_file()
+    if tool in _FILES:
+        return _FILES[tool].is_file()
     is_complete = all(program(name) for name in _PROGRAMS[tool])
     return is_complete and (tool != "orthanc" or _dicom_web_plugin() is not None)
 

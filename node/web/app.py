@@ -27,6 +27,7 @@ from node.settings import Settings
 from node.spool import Spool
 from node.web import guard, problems
 from node.web.api import Api
+from node.web.changes import Changes
 from node.web.guard import Guard, Hosts
 from node.web.login import Login
 from node.web.metrics import Metrics
@@ -67,6 +68,7 @@ def create_app(
     orders = Orders(sources, ledger)
     endpoints = [
         *Api(sources).routes(),
+        *Changes(sources, queue).routes(),
         *orders.routes(),
         *Metrics(sources).routes(),
         *Predict(sources, queue).routes(),

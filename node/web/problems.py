@@ -18,6 +18,7 @@ from starlette.responses import Response
 from converters.errors import CodedError, InputRejectedError
 from node import logs
 from node.door_errors import (
+    ListenersBusyError,
     NotAllowedError,
     NotLoggedInError,
     OrderKeyReusedError,
@@ -100,6 +101,7 @@ STATUSES: Mapping[type[CodedError], HTTPStatus] = {
     StowInvalidError: HTTPStatus.BAD_REQUEST,
     StowTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     StowBusyError: HTTPStatus.TOO_MANY_REQUESTS,
+    ListenersBusyError: HTTPStatus.TOO_MANY_REQUESTS,
     InstanceUnreadableError: HTTPStatus.BAD_REQUEST,
     SpoolUnwritableError: HTTPStatus.SERVICE_UNAVAILABLE,
     LedgerUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -36,6 +36,8 @@ MOST_CONNECTIONS: Final = 256
 
 CERTIFICATE: Final = "certificate"
 """Where the state of a request has the name on the client's certificate."""
+STOPPING: Final = "stopping"
+"""Where it has the event that is set when the server stops: for answers that else had no end."""
 
 
 def config(app: ASGIApp, tls: ServerTls | None = None) -> uvicorn.Config:
@@ -70,10 +72,16 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         name = "" if tls is None else common_name(tls.getpeercert())
-        self.app_state = {**self.app_state, CERTIFICATE: name}
+        self._stopping = asyncio.Event()
+        self.app_state = {**self.app_state, CERTIFICATE: name, STOPPING: self._stopping}
         self._look()
         if len(self.connections) > self.most:
             self._make_room()
+
+    def shutdown(self) -> None:
+        """Let the answer come to its end."""
+        self._stopping.set()
+        super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End with all that is due."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,49 +12,13 @@ from PIL import Image
 
 from node import logs
 from node.cases import CaseState, Stage
-from tests import browser
+from tests import axe, browser, peers
 from tests.browser import Page
 from tests.web_cases import WebNode, served, unused
 
 pytestmark = pytest.mark.integration
 
 DESKTOP, PHONE = 1280, 390
-
-# Contrast of every visible text with the background behind it (WCAG 2.2, success criterion 1.4.3).
-CONTRAST = """(() => {
-  const context = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const parts = (color) => {
-    context.clearRect(0, 0, 1, 1);
-    context.fillStyle = color;
-    context.fillRect(0, 0, 1, 1);
-    return [...context.getImageData(0, 0, 1, 1).data];
-  };
-  const light = (rgb) => {
-    const linear = (p) => p <= 0.04045 ? p / 12.92 : ((p + 0.055) / 1.055) ** 2.4;
-    const [r, g, b] = rgb.map((part) => linear(part / 255));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (node) => {
-    for (let at = node; at; at = at.parentElement) {
-      const color = parts(getComputedStyle(at).backgroundColor);
-      if (color[3] === 255) return color.slice(0, 3);
-    }
-    return [255, 255, 255];
-  };
-  const poor = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const node = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !node.checkVisibility()) continue;
-    if (["NOSCRIPT", "SCRIPT"].includes(node.nodeName) || node.closest(".sr, .skip")) continue;
-    const style = getComputedStyle(node);
-    const back = behind(node);
-    const [first, second] = [light(parts(style.color).slice(0, 3)), light(back)];
-    const ratio = (Math.max(first, second) + 0.05) / (Math.min(first, second) + 0.05);
-    if (ratio < 4.5) poor.push(`${walker.currentNode.data.trim()}: ${ratio.toFixed(2)}`);
-  }
-  return poor;
-})()"""
 
 
 @pytest.fixture
@@ -71,11 +36,25 @@ def address(node: WebNode) -> Iterator[str]:
         yield found
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    with browser.page(tmp_path / "profile") as tab:
-        tab.show(width=DESKTOP, height=900)
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser.page(tmp_path_factory.mktemp("profile")) as tab:
         yield tab
+
+
+@pytest.fixture
+def page(chromium: Page) -> Page:
+    chromium.forget()
+    chromium.show(width=DESKTOP, height=900)
+    return chromium
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Return where the screens are kept."""
+    folder = Path(os.environ.get("NEUROSEG_TEST_PICTURES") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _fill(node: WebNode) -> dict[str, str]:
@@ -181,17 +160,44 @@ def test_a_node_that_went_away_is_said_so(node: WebNode, page: Page) -> None:
     assert "Receiving" in page.value("document.body.innerText")
 
 
-@pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [DESKTOP, 820, PHONE, 320])
-def test_pages_fit_and_can_be_read(
-    node: WebNode, address: str, page: Page, width: int, *, is_dark: bool
+@pytest.fixture
+def tour(node: WebNode, tmp_path: Path) -> Iterator[Iterator[tuple[str, str]]]:
+    """Yield every page by name: those that people see before there is a case, then all others."""
+    shut = WebNode.create(tmp_path / "shut", web={"tokens": f"viewer somebody {'t' * 24}"})
+
+    def pages(address: str, shut_address: str) -> Iterator[tuple[str, str]]:
+        yield "login", f"{shut_address}/login"
+        yield "first-run", f"{address}/"
+        for name, case_id in _fill(node).items():
+            yield f"case-{name}", f"{address}/cases/{case_id}"
+        for name, path in (("status", "/"), ("docs", "/docs"), ("error", "/nothing")):
+            yield name, address + path
+
+    with served(node.app()) as address, served(shut.app()) as shut_address:
+        yield pages(address, shut_address)
+    shut.ledger.close()
+
+
+def test_pages_fit(tour: Iterator[tuple[str, str]], page: Page) -> None:
+    for name, address in tour:
+        page.open(address)
+        for width in (DESKTOP, 820, PHONE, 320):
+            page.show(width=width, height=844)
+            assert page.value("document.documentElement.scrollWidth") <= width, (name, width)
+
+
+def test_nobody_stumbles_over_a_page(
+    tour: Iterator[tuple[str, str]], page: Page, pictures: Path
 ) -> None:
-    cases = _fill(node)
-    page.show(width=width, height=844, is_dark=is_dark)
-    for path in ("/", "/nothing", *(f"/cases/{case_id}" for case_id in cases.values())):
-        page.open(address + path)
-        assert page.value("document.documentElement.scrollWidth") <= width, path
-        assert page.value(CONTRAST) == [], path
+    peers.require("axe")
+    found = {}
+    for name, address in tour:
+        page.open(address)
+        for width, is_dark in ((DESKTOP, False), (PHONE, True)):
+            page.show(width=width, height=844, is_dark=is_dark)
+            found[name, width] = axe.findings(page)
+            page.screenshot(pictures / f"page-{name}-{'phone' if is_dark else 'desktop'}.png")
+    assert {key: many for key, many in found.items() if many} == {}
 
 
 def test_a_page_asks_nobody_but_the_node(node: WebNode, address: str, page: Page) -> None:

@@ -1,8 +1,11 @@
-// Keeps the page up to date: fetches it again and changes what differs, in place, so that focus,
-// scroll position, selected text and opened details stay as they are.
+// Keeps the page up to date: fetches it again when the node says that something has changed, else
+// from time to time, and changes what differs, in place, so that focus, scroll position, selected
+// text and opened details stay as they are.
 "use strict";
 
-const PERIOD_MS = 2000;
+const REST_MS = 1000; // after each time, so that a busy node is not kept busy by its pages
+const PERIOD_MS = 1000;
+const TOLD_MS = 20000; // where the node says what changes, only what counts the time grows old
 const LONGEST_MS = 30000;
 const ANSWER_MS = 10000;
 
@@ -73,16 +76,60 @@ async function refresh() {
   document.title = page.title;
 }
 
+// What the node says. Only a page that is seen listens: a browser has six connections to a node.
+
+let events = null;
+let wake = () => {};
+let isOpen = false;
+let isTold = false;
+
+function told() {
+  isTold = true;
+  wake();
+}
+
+function listen() {
+  events?.close();
+  isOpen = false;
+  if (document.hidden) {
+    return;
+  }
+  events = new EventSource("/api/v1/changes");
+  events.onmessage = told;
+  events.onopen = () => {
+    isOpen = true;
+    told();
+  };
+  events.onerror = () => {
+    if (events.readyState === EventSource.CLOSED) {
+      setTimeout(listen, LONGEST_MS); // not let in, or too many listen
+    }
+    if (isOpen) {
+      isOpen = false;
+      told();
+    }
+  };
+}
+
+function pause(milliseconds) {
+  return new Promise((resolve) => {
+    wake = resolve;
+    setTimeout(resolve, isTold ? 0 : milliseconds);
+  });
+}
+
 async function keepFresh() {
   let wait = PERIOD_MS;
   for (;;) {
-    await new Promise((resolve) => setTimeout(resolve, wait));
+    await new Promise((resolve) => setTimeout(resolve, REST_MS));
+    await pause(wait);
+    isTold = false;
     if (document.hidden) {
       continue;
     }
     try {
       await refresh();
-      wait = PERIOD_MS;
+      wait = isOpen ? TOLD_MS : PERIOD_MS;
       document.getElementById("lost").hidden = true;
     } catch {
       wait = Math.min(wait * 2, LONGEST_MS);
@@ -91,4 +138,6 @@ async function keepFresh() {
   }
 }
 
+document.addEventListener("visibilitychange", listen);
+listen();
 keepFresh();
