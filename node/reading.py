@@ -21,6 +21,7 @@ from node.cases import (
     ObjectKind,
     ReceivedInstance,
     SeriesDecision,
+    Stage,
 )
 from node.errors import CaseUnknownError, InstanceLostError
 from node.rows import AttemptRow, CaseRow, WorkerRow
@@ -266,6 +267,20 @@ class LedgerReader:
     def attempts(self, case_id: str) -> list[AttemptRow]:
         """Return every attempt of a case, first to last."""
         return self._of_case(tables.attempt, case_id, rows.attempt_row, tables.attempt.c.attempt_id)
+
+    def last_deliveries(self, *, per_case: bool) -> list[AttemptRow]:
+        """Return the last attempt at each destination, or of each case that is being delivered."""
+        own, open_case = tables.attempt, _case.c.state == CaseState.ENCODED.value
+        groups = [own.c.destination, *([own.c.case_id] if per_case else [])]
+        last = (
+            sa.select(sa.func.max(own.c.attempt_id))
+            .join(_case, _case.c.case_id == own.c.case_id)
+            .where(own.c.stage == Stage.DELIVER.value, open_case if per_case else sa.true())
+            .group_by(*groups)
+        )
+        with self._reading() as connection:
+            found = connection.execute(sa.select(own).where(own.c.attempt_id.in_(last)))
+            return [rows.attempt_row(row) for row in found]
 
     def results(self, case_id: str) -> list[EncodedObject]:
         """Return the encoded objects of a case: its SEG, then what goes with it."""

@@ -65,6 +65,11 @@ class Page:
 
     def call(self, method: str, **params: Any) -> Any:  # noqa: ANN401 - the protocol's JSON
         """Return the result of a command of the DevTools protocol."""
+        answer = self._ask(method, **params)
+        assert "error" not in answer, (method, answer)
+        return answer["result"]
+
+    def _ask(self, method: str, **params: Any) -> dict[str, Any]:  # noqa: ANN401
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         if self._session is not None:
@@ -73,8 +78,7 @@ class Page:
         while True:
             answer = self._read()
             if answer.get("id") == self._number:
-                assert "error" not in answer, (method, answer)
-                return answer["result"]
+                return answer
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
@@ -124,11 +128,11 @@ class Page:
         )
         end = time.monotonic() + timeout_s
         while True:
-            answer = self.call(
+            answer = self._ask(
                 "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
             )
             # A navigation throws the promise away; ask again in the new document.
-            if answer["result"].get("value") is True:
+            if answer.get("result", {}).get("result", {}).get("value") is True:
                 return
             assert time.monotonic() < end, f"never true: {expression}"
 

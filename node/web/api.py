@@ -22,8 +22,10 @@ from node.errors import (
     RequestInvalidError,
     ResourceUnknownError,
 )
-from node.web import downloads, health, operations, pictures, query, views
+from node.web import cards, downloads, health, machine, operations, pictures, query, trace, views
+from node.web.cards import ModelCard
 from node.web.health import Health
+from node.web.machine import SystemView
 from node.web.operations import Answer, Endpoint, Operation, Parameter
 from node.web.query import CaseQuery
 from node.web.views import CaseView, Sources
@@ -60,6 +62,13 @@ class CasesView:
     offset: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelsView:
+    """The models that are served: one."""
+
+    models: tuple[ModelCard, ...]
+
+
 def _number(name: str, what: str, lowest: int, highest: int, default: int) -> Parameter:
     schema = {"type": "integer", "minimum": lowest, "maximum": highest, "default": default}
     return Parameter(name=name, place="query", what=what, schema=schema)
@@ -82,13 +91,13 @@ _UNCHANGED = Answer(what="what you have is still so", status=HTTPStatus.NOT_MODI
 
 def as_json(content: DataclassInstance) -> Response:
     """Return a view as an answer."""
+    return Response(json.dumps(asdict(content), default=_plain), media_type=operations.JSON)
 
-    def plain(value: object) -> str:
-        if isinstance(value, datetime):
-            return value.isoformat(timespec="milliseconds")
-        raise TypeError(type(value).__name__)
 
-    return Response(json.dumps(asdict(content), default=plain), media_type=operations.JSON)
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds")
+    raise TypeError(type(value).__name__)
 
 
 def found_cases(sources: Sources, wanted: CaseQuery) -> tuple[list[CaseView], int]:
@@ -137,6 +146,8 @@ class Api:
             _endpoint("/readyz", self.readyz, StatusView, errors=(NotReadyError,)),
             _endpoint("/health", self.brief_health, BriefHealth),
             _endpoint("/api/v1/health", self.health, Health),
+            _endpoint("/api/v1/system", self.system, SystemView),
+            _endpoint("/api/v1/models", self.models, ModelsView),
             Endpoint(
                 "/api/v1/cases",
                 self.cases,
@@ -160,6 +171,15 @@ class Api:
             _file_endpoint(f"{case}/{downloads.PREVIEW}", self.preview, "image/png"),
             _file_endpoint(f"{case}/pictures/{{name}}", self.picture, "image/png"),
             _file_endpoint(f"{case}/files/{{name}}", self.file, "application/octet-stream"),
+            Endpoint(
+                f"{case}/{downloads.LOG}",
+                self.log,
+                Operation(
+                    tag="cases",
+                    answers=(Answer(what="JSON Lines", media_type=downloads.JSON_LINES),),
+                    errors=(CaseUnknownError,),
+                ),
+            ),
         ]
 
     def livez(self, _: Request) -> Response:
@@ -197,6 +217,14 @@ class Api:
     def _health(self) -> Health:
         sources = self._sources
         return health.read(sources.ledger, sources.manifest, sources.settings.jobs, sources.spool)
+
+    def system(self, _: Request) -> Response:
+        """Answer which processes live, what fills the disk, what waits, how destinations stand."""
+        return as_json(machine.read(self._sources))
+
+    def models(self, _: Request) -> Response:
+        """Answer what the model that is served takes and gives."""
+        return as_json(ModelsView(models=(cards.card(self._sources),)))
 
     def cases(self, request: Request) -> Response:
         """Answer cases, newest first."""
@@ -243,6 +271,17 @@ class Api:
         if media_type is None:
             raise ResourceUnknownError
         return self._file_of(request, name, media_type, disposition="attachment")
+
+    def log(self, request: Request) -> Response:
+        """Answer what was tried for a case and what came of it, first to last, to be saved."""
+        row = self._sources.ledger.case(query.case_id_of(request))
+        name = f"neuroseg-{row.case_id[: views.SHORT_ID_LENGTH]}-{downloads.LOG}"
+        lines = trace.lines(self._sources.ledger, row)
+        return Response(
+            "".join(f"{json.dumps(one, default=_plain)}\n" for one in lines),
+            media_type=downloads.JSON_LINES,
+            headers={"content-disposition": f'attachment; filename="{name}"'},
+        )
 
     def _file_of(
         self, request: Request, name: str, media_type: str = "image/png", *, disposition: str

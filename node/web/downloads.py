@@ -12,6 +12,9 @@ from node.cases import also_name
 from node.spool import Spool
 
 PREVIEW: Final = "preview.png"
+LOG: Final = "log.jsonl"
+"""Made from the ledger whenever it is asked for; there is no such file."""
+JSON_LINES: Final = "application/x-ndjson"
 _DICOM, _GZIP = "application/dicom", "application/gzip"
 
 

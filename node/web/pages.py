@@ -16,7 +16,7 @@ from converters.errors import CodedError
 from node.cases import FINAL, WORKING, CaseState
 from node.prediction_queue import PredictionQueue
 from node.settings import Receive
-from node.web import api, formats, health, query, views
+from node.web import api, cards, formats, health, machine, query, views
 from node.web.views import Sources
 
 PAGE_LENGTH = 25
@@ -50,7 +50,12 @@ class Pages:
 
     def routes(self) -> list[BaseRoute]:
         """Return where each page answers."""
-        return [Route("/", self.status), Route("/cases/{case_id}", self.case)]
+        return [
+            Route("/", self.status),
+            Route("/cases/{case_id}", self.case),
+            Route("/system", self.system),
+            Route("/models", self.models),
+        ]
 
     def status(self, request: Request) -> Response:
         """Answer the status page."""
@@ -90,6 +95,16 @@ class Pages:
             is_final=row.state in FINAL,
             may_act=request.state.principal.role.may("POST", request.url.path),
         )
+
+    def system(self, _: Request) -> Response:
+        """Answer the page of the node itself."""
+        return self._render(
+            "system.html", system=machine.read(self._sources), predictions=self._queue.open_rows()
+        )
+
+    def models(self, _: Request) -> Response:
+        """Answer the page of the model that is served."""
+        return self._render("models.html", card=cards.card(self._sources))
 
     def _render(self, template: str, **values: object) -> Response:
         sources = self._sources

@@ -126,9 +126,10 @@ class CaseView:
 
     `turnaround_s` is the time from the last image to the last receipt. `received_instances` counts
     what arrived of the study so far, or what the case was closed with. `reason` is why it was
-    closed; while it is open, what it waits for stands in `waits_for` instead. `held_for` are the
-    notes that held or hold the result back, `released_at` is when somebody let it go, `purged_at`
-    when its files were deleted, `volumes_purged_at` when only the working volumes; `progress` is
+    closed; while it is open, what it waits for stands in `waits_for` instead, and when somebody
+    asked to close it with what there is in `completion_requested_at`. `held_for` are the notes that
+    held or hold the result back, `released_at` is when somebody let it go, `purged_at` when its
+    files were deleted, `volumes_purged_at` when only the working volumes; `progress` is
     that of the engine while it runs. `destinations` say how each one stands, as soon as there is a
     result. `volumes` are those of labels, `regions` those of labels
     taken together, which overlap, `lesions` those of the connected pieces; all of it and more is in
@@ -146,6 +147,7 @@ class CaseView:
     opened_at: datetime
     last_received_at: datetime
     updated_at: datetime
+    completion_requested_at: datetime | None
     volumes_purged_at: datetime | None
     purged_at: datetime | None
     actions: tuple[Action, ...]
@@ -226,7 +228,7 @@ def _of_row(row: CaseRow) -> dict[str, Any]:
     same = (
         *("case_id", "revision", "run", "model_id", "study_instance_uid", "opened_at"),
         *("last_received_at", "updated_at", "closed_at", "reference_role"),
-        *("volumes_purged_at", "purged_at"),
+        *("completion_requested_at", "volumes_purged_at", "purged_at"),
         *("code", "sentence", "advice", "summary"),
     )
     is_open = row.state is CaseState.RECEIVING

@@ -19,6 +19,13 @@ from tests.web_cases import WebNode, served, unused
 pytestmark = pytest.mark.integration
 
 DESKTOP, PHONE = 1280, 390
+_PATHS = {
+    "status": "/",
+    "system": "/system",
+    "models": "/models",
+    "docs": "/docs",
+    "error": "/nothing",
+}
 
 
 @pytest.fixture
@@ -170,7 +177,7 @@ def tour(node: WebNode, tmp_path: Path) -> Iterator[Iterator[tuple[str, str]]]:
         yield "first-run", f"{address}/"
         for name, case_id in _fill(node).items():
             yield f"case-{name}", f"{address}/cases/{case_id}"
-        for name, path in (("status", "/"), ("docs", "/docs"), ("error", "/nothing")):
+        for name, path in _PATHS.items():
             yield name, address + path
 
     with served(node.app()) as address, served(shut.app()) as shut_address:

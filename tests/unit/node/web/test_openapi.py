@@ -14,15 +14,16 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from node.actions import Action
-from node.web.api import BriefHealth, CasesView, StatusView
+from node.web.api import BriefHealth, CasesView, ModelsView, StatusView
 from node.web.health import Health
+from node.web.machine import SystemView
 from node.web.openapi import Problem
 from node.web.operations import Endpoint
 from node.web.views import CaseView
 from tests.web_cases import WebNode
 
 _FORMS = {f"/cases/{{case_id}}/{action}" for action in Action}
-PAGES = {"/", "/cases/{case_id}", "/login", "/logout", *_FORMS}
+PAGES = {"/", "/cases/{case_id}", "/system", "/models", "/login", "/logout", *_FORMS}
 
 
 @pytest.fixture
@@ -78,6 +79,8 @@ def test_answers_have_the_shapes_that_are_described(node: WebNode, client: TestC
         "/api/v1/cases": CasesView,
         f"/api/v1/cases/{case_id}": CaseView,
         "/api/v1/health": Health,
+        "/api/v1/system": SystemView,
+        "/api/v1/models": ModelsView,
         "/health": BriefHealth,
         "/livez": StatusView,
         "/readyz": Problem,
