@@ -84,7 +84,7 @@ def test_a_case_is_cancelled_and_started_again(node: WebNode, address: str, page
     node.close(case_id)
     page.open(f"{address}/cases/{case_id}")
     _press(page, "Cancel the case")
-    _until_it_says(page, "CANCELLED_BY_OPERATOR")
+    _until_it_says(page, "CASE_CANCELLED")
     _keep(page, "cancelled")
     _press(page, "Start again")
     _until_it_says(page, "Waiting for conversion")
@@ -142,7 +142,7 @@ def test_an_order_that_came_too_late_is_refused_with_words(
     page.open(f"{address}/cases/{case_id}")
     page.value(f"document.querySelector('.actions form').action = '/cases/{late}/release'")
     _press(page, "Release the result")
-    _until_it_says(page, "ACTION_UNAVAILABLE")
+    _until_it_says(page, "CASE_ACTION_UNAVAILABLE")
     _keep(page, "refused")
     assert node.ledger.case(case_id).state is CaseState.HELD
 
