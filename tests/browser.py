@@ -119,7 +119,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def until(self, expression: str, *, timeout_s: float = 20.0) -> None:
+    def until(self, expression: str, *, timeout_s: float = 60.0) -> None:
         """Wait until a script gives true; the round trip to the browser paces the loop."""
         script = (
             f"new Promise(done => {{ const end = Date.now() + {_LOOK_MS}; (function look() "

@@ -96,7 +96,7 @@ def test_the_policy_allows_nothing_from_elsewhere() -> None:
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
     assert "*" not in policy
-    assert SECURITY_HEADERS["referrer-policy"] == "no-referrer"
+    assert SECURITY_HEADERS["referrer-policy"] == "same-origin"
 
 
 def test_a_reverse_proxys_name_is_answered_for_when_it_is_configured() -> None:
