@@ -46,7 +46,7 @@ def node(tmp_path: Path) -> Iterator[WebNode]:
 def address(node: WebNode, page: Page) -> Iterator[str]:
     """Yield the address of a node where the browser's user has logged in."""
     with served(node.app()) as found:
-        page.open(f"{found}/")
+        page.open(f"{found}/login")
         page.value(f"document.getElementById('token').value = {json.dumps(TOKEN)}")
         _press(page, "Log in")
         page.until("document.body.innerText.includes('Send a first study')")
