@@ -24,10 +24,10 @@ def test_the_system_says_how_a_destination_stands(node: WebNode, client: TestCli
     assert (before["name"], before["address"]) == ("pacs", "PACS@127.0.0.1:4242")
     assert (before["retry_count"], before["last_outcome"]) == (0, None)
     assert "none yet" in _words(client.get("/system").text)
-    for study in ("1.2.1", "1.2.2"):
-        case_id = node.receive(study)
+    cases = [node.receive(study) for study in ("1.2.1", "1.2.2")]
+    for case_id in cases:
         node.close(case_id)
-        seg = node.encode(case_id)
+        node.encode(case_id)
         node.fail_delivery(case_id)
         node.fail_delivery(case_id)
     (tried,) = client.get("/api/v1/system").json()["destinations"]
@@ -35,7 +35,7 @@ def test_the_system_says_how_a_destination_stands(node: WebNode, client: TestCli
     assert tried["code"] == "PEER_UNAVAILABLE"
     page = _words(client.get("/system").text)
     assert "will be tried again PEER_UNAVAILABLE" in page
-    node.deliver(seg)
+    node.deliver(node.ledger.results(cases[-1])[0])
     (after,) = client.get("/api/v1/system").json()["destinations"]
     assert (after["retry_count"], after["last_outcome"], after["code"]) == (1, "done", None)
 
