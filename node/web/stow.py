@@ -37,7 +37,7 @@ from node.door_errors import (
     StowTypeError,
 )
 from node.errors import SpoolFullError, UploadSlowError
-from node.receive import stow, stow_answer, stow_json
+from node.receive import multipart, stow, stow_answer, stow_json
 from node.receive.dataset import checked_uid
 from node.receive.instance import Intake
 from node.receive.multipart import LONGEST_BOUNDARY, MultipartReader
@@ -75,7 +75,7 @@ _OPERATION: Final = Operation(
 
 
 _FORMS: Final[dict[bytes, type[StoreRequest]]] = {
-    stow.MEDIA_TYPE: StoreRequest,
+    multipart.MEDIA_TYPE: StoreRequest,
     stow_json.MEDIA_TYPE: MetadataRequest,
 }
 
@@ -181,7 +181,7 @@ def _form_of(content_type: str) -> tuple[bytes, type[StoreRequest]]:
     """
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
-    root = options.get(b"type", stow.MEDIA_TYPE).lower()
+    root = options.get(b"type", multipart.MEDIA_TYPE).lower()
     if kind != b"multipart/related" or root not in _FORMS:
         raise StowTypeError
     if not 1 <= len(boundary) <= LONGEST_BOUNDARY:
