@@ -9,13 +9,15 @@ forms that a site may ask for besides.
 from __future__ import annotations
 
 import copy
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import highdicom as hd
+from highdicom import _standard_utils
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
@@ -30,6 +32,26 @@ from converters.seg_check import check_segmentation, is_binary
 from converters.volume import Code, LabelMap, Layers, Segment
 
 __all__ = ["SegIdentity", "build_segmentation", "check_segmentation"]
+
+
+def _remembering(asked: Callable[..., bool]) -> Callable[..., bool]:
+    """Return highdicom's look into its tables with the answers kept.
+
+    It asks for every slice anew whether its SOP class has frames: a sixth of the time of encoding.
+    """
+    kept = functools.cache(asked)
+
+    def _is_attribute_in_iod(
+        attribute: str, sop_class_uid: str, exclude_path_elements: Sequence[str] | None = None
+    ) -> bool:
+        if exclude_path_elements is None:
+            return kept(attribute, sop_class_uid)
+        return asked(attribute, sop_class_uid, exclude_path_elements)
+
+    return _is_attribute_in_iod
+
+
+_standard_utils.is_attribute_in_iod = _remembering(_standard_utils.is_attribute_in_iod)
 
 _LONG_STRING = re.compile(r"[^\\\x00-\x1f]{1,64}")  # LO, PS3.5 6.2
 _PRIVATE_AND_FRAMES = 0x00410000  # first tag after what says of whom, when and by what
