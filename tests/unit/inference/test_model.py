@@ -150,6 +150,7 @@ def test_a_network_with_more_outputs_than_labels_is_refused(folder: Path) -> Non
     begin, end = text.index("[[labels]]\nnumber = 3"), text.index("# Regions of the BraTS")
     one_less = text[:begin] + text[end:].replace("labels = [1, 2, 3]", "labels = [1, 2]")
     one_less = one_less.replace("labels = [2, 3]", "labels = [2]")
+    one_less = one_less.replace("label = 3\nbecomes = 2", "label = 2\nbecomes = 1")
     (folder / "model.toml").write_text(one_less, encoding="utf-8")
     field, reason = field_of_refusal(folder)
     assert field == "network.kwargs"
