@@ -5,7 +5,6 @@ Haste is wanted of deliveries that wait for their next try; the process that has
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 import sqlalchemy as sa
@@ -38,7 +37,7 @@ class OrderBook:
         OrderKeyReusedError
             Another order has the key.
         """
-        now = time.time()
+        now = tables.database_clock(self._engine)
         with self._engine.begin() as connection:
             connection.execute(_order.delete().where(_order.c.ordered_at < now - _KEPT_S))
             known = connection.execute(

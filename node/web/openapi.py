@@ -44,6 +44,11 @@ _PATHS: Final = {
     "study_instance_uid": "Study Instance UID; of all instances where there is a body",
     "name": "a name that the case lists under `files` or `pictures`",
 }
+_FORMS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "case_id": {"pattern": "^[0-9a-f]{32}$"},
+    "prediction_id": {"pattern": "^[0-9a-f]{32}$"},
+    "study_instance_uid": {"pattern": r"^[0-9]+(\.[0-9]+)*$", "maxLength": 64},
+}
 _NAMES: Final = re.compile(r"\{(\w+)\}")
 
 
@@ -190,13 +195,12 @@ def _problem(what: str) -> dict[str, Any]:
 
 
 def _of_path(name: str) -> dict[str, Any]:
-    schema = {"type": "string"}
     return {
         "name": name,
         "in": "path",
         "required": True,
         "description": _PATHS[name],
-        "schema": schema,
+        "schema": {"type": "string", **_FORMS.get(name, {})},
     }
 
 

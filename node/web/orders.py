@@ -196,10 +196,16 @@ def _numbers_of(body: bytes) -> dict[Role, int]:
     except (ValueError, RecursionError) as error:
         raise RequestInvalidError(parameter="body", expected=expected) from error
     series = content.get("series") if isinstance(content, dict) else None
-    is_choice = isinstance(series, dict) and all(type(one) is int for one in series.values())
-    if series is None or not is_choice:
+    if not isinstance(series, dict) or not all(map(_is_whole, series.values())):
         raise RequestInvalidError(parameter="body", expected=expected)
-    return dict(series)
+    return {role: int(number) for role, number in series.items()}
+
+
+def _is_whole(number: object) -> bool:
+    """Say whether a value is an integer as JSON Schema means it: 4.0 is one, true is none."""
+    if isinstance(number, float):
+        return number.is_integer()
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def _number(text: str) -> int:

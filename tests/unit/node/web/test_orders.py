@@ -74,6 +74,9 @@ def test_series_are_chosen_by_their_number(node: WebNode, client: TestClient) ->
         ({"pd": 1}, "ROLE_UNKNOWN"),
         ({"t1": 1, "t2": 1}, "SERIES_CHOSEN_TWICE"),
         ({"t1": "1"}, "REQUEST_INVALID"),
+        ({"t1": True}, "REQUEST_INVALID"),
+        ({"t1": 1.5}, "REQUEST_INVALID"),
+        ({"t1": 99.0}, "SERIES_UNKNOWN"),
         ([], "REQUEST_INVALID"),
     ],
 )
