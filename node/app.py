@@ -118,15 +118,22 @@ def run_receive(settings: Settings) -> None:
         settings.receive, spool=spool, ledger=ledger, model_id=manifest.model_id, tls=tls
     )
     scp.start()
-    certificates = Ticker("certificates", _KEEP_S, tls.refresh if tls else lambda: None)
-    certificates.start()
+    tickers = _certificates(tls)
     beat = _beating(ledger, settings, "receive", {"port": scp.port})
     logs.get().info("role.started", port=scp.port, address=settings.receive.host)
     stopping.wait()
     scp.stop()
-    certificates.stop()
-    beat.stop()
+    for ticker in (*tickers, beat):
+        ticker.stop()
     ledger.close()
+
+
+def _certificates(tls: ServerTls | None) -> list[Ticker]:
+    """Return the started thread that looks for new certificates; none where there is no TLS."""
+    tickers = [] if tls is None else [Ticker("certificates", _KEEP_S, tls.refresh)]
+    for ticker in tickers:
+        ticker.start()
+    return tickers
 
 
 def _dimse_tls(tls: DimseTls) -> ServerTls | None:
@@ -162,11 +169,9 @@ def run_web(settings: Settings) -> None:
     intake = _web_intake(settings, spool, ledger, manifest.model_id)
     app = create_app(ledger, spool, settings, manifest, intake)
     server = uvicorn.Server(serving.config(app, tls))
-    tickers = [Ticker("housekeeper", _KEEP_S, housekeeper.look)]
-    if tls is not None:
-        tickers.append(Ticker("certificates", _KEEP_S, tls.refresh))
-    for ticker in tickers:
-        ticker.start()
+    keeping = Ticker("housekeeper", _KEEP_S, housekeeper.look)
+    keeping.start()
+    tickers = [keeping, *_certificates(tls)]
     # In a thread of its own it leaves the signals to us, as in the other roles.
     thread = threading.Thread(target=server.run, args=([listener],), name="web")
     thread.start()

@@ -6,6 +6,7 @@ patient or text of a peer is named.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 from dataclasses import dataclass
@@ -107,6 +108,20 @@ class AuditTrail:
                 }
             ],
         }
+
+
+def note_command(folder: Path, event: Event, target: str, *, is_done: bool) -> None:
+    """Record what somebody did, or tried to do, on the command line."""
+    AuditTrail(folder, "command line").record(
+        Deed(
+            event=event,
+            user=getpass.getuser(),
+            role="operator",
+            address="",
+            status=HTTPStatus.OK if is_done else HTTPStatus.CONFLICT,
+            target=target,
+        )
+    )
 
 
 def _outcome(status: int) -> str:

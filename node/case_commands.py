@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,22 +52,12 @@ def writing(settings: Settings) -> Iterator[Ledger]:
 
 
 def _note(settings: Settings, *, is_done: bool) -> None:
-    from http import HTTPStatus
-
-    from node.audit import AuditTrail, Deed, Event
+    from node.audit import Event, note_command
 
     context = click.get_current_context()
     case_id = str(context.params.get("case_id", ""))
-    AuditTrail(settings.spool.path, "command line").record(
-        Deed(
-            event=Event.CHANGED,
-            user=getpass.getuser(),
-            role="operator",
-            address="",
-            status=HTTPStatus.OK if is_done else HTTPStatus.CONFLICT,
-            target=f"cases {context.info_name} {case_id if _ID.fullmatch(case_id) else ''}",
-        )
-    )
+    target = f"cases {context.info_name} {case_id if _ID.fullmatch(case_id) else ''}"
+    note_command(settings.spool.path, Event.CHANGED, target, is_done=is_done)
 
 
 def show_list(settings: Settings, limit: int, *, as_json: bool) -> None:

@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -30,26 +28,16 @@ def run(settings: Settings, study_instance_uid: str, name: str) -> None:
     CodedError
         It could not be pulled, or not now.
     """
-    from inference import manifest as manifests
-    from node import logs, peers
-    from node.ledger import Ledger
+    from node import app, logs, peers
+    from node.audit import Event, note_command
     from node.pulling import Pulling
     from node.receive.dataset import is_uid
-    from node.space import Meter
-    from node.spool import Spool
 
     if not is_uid(study_instance_uid):
         raise click.BadParameter("a Study Instance UID has digits and dots", param_hint="STUDY_UID")
     peers.archive_of(settings.source, settings.destinations, name)
     logs.configure(level="ERROR", role="pull")
-    manifest = manifests.load(settings.model.folder)
-    spool = Spool(
-        settings.spool.path,
-        free_floor_bytes=settings.spool.free_floor_bytes,
-        quota_bytes=settings.spool.quota_bytes,
-    )
-    ledger = Ledger(settings.ledger_url)
-    spool.used_bytes = Meter(ledger)
+    spool, ledger, manifest = app.open_stores(settings)
     executor_id = f"{settings.jobs.worker_name}/pull-{os.getpid()}"
     pulling = Pulling(settings, spool, ledger, manifest, executor_id=executor_id)
     is_done = False
@@ -59,7 +47,8 @@ def run(settings: Settings, study_instance_uid: str, name: str) -> None:
         is_done = True
     finally:
         ledger.close()
-        _note(settings, is_done=is_done)
+        target = "pull {study_instance_uid}"
+        note_command(settings.spool.path, Event.IMPORTED, target, is_done=is_done)
     _say(tally)
 
 
@@ -111,18 +100,3 @@ def _say(tally: Tally) -> None:
         size = tally.bytes_left_out / _MIB
         click.echo(f"left out: {left} images, {size:.1f} MiB of pixels before compression")
     click.echo("The node closes the case as one that was sent: `neuroseg cases`.")
-
-
-def _note(settings: Settings, *, is_done: bool) -> None:
-    from node.audit import AuditTrail, Deed, Event
-
-    AuditTrail(settings.spool.path, "command line").record(
-        Deed(
-            event=Event.IMPORTED,
-            user=getpass.getuser(),
-            role="operator",
-            address="",
-            status=HTTPStatus.OK if is_done else HTTPStatus.CONFLICT,
-            target="pull {study_instance_uid}",
-        )
-    )

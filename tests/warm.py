@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,23 +30,23 @@ _PR_SET_PDEATHSIG = 1
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-class Forked:
-    """A child of this process, as `subprocess.Popen` shows one."""
+class _Process(ABC):
+    """What can be asked and told of a child, wherever its parent is."""
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._code: int | None = None
+    pid: int
 
+    @abstractmethod
     def poll(self) -> int | None:
         """Return the exit code, None while it runs."""
-        if self._code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self._code = os.waitstatus_to_exitcode(status) if pid else None
-        return self._code
 
     def wait(self, timeout: float | None = None) -> int:
         """Return the exit code when there is one."""
-        return _awaited(self, timeout)
+        limit_s = float("inf") if timeout is None else timeout
+        try:
+            wait_until(lambda: self.poll() is not None, limit_s, "a process to end")
+        except TimeoutError:
+            raise subprocess.TimeoutExpired("a forked process", limit_s) from None
+        return self.poll() or 0
 
     def terminate(self) -> None:
         """Send SIGTERM."""
@@ -60,13 +61,19 @@ class Forked:
             os.kill(self.pid, number)
 
 
-def _awaited(process: Forked | WarmProcess, timeout: float | None) -> int:
-    limit_s = float("inf") if timeout is None else timeout
-    try:
-        wait_until(lambda: process.poll() is not None, limit_s, "a process to end")
-    except TimeoutError:
-        raise subprocess.TimeoutExpired("a forked process", limit_s) from None
-    return process.poll() or 0
+class Forked(_Process):
+    """A child of this process, as `subprocess.Popen` shows one."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code, None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
 
 
 def is_warm() -> bool:
@@ -122,7 +129,7 @@ def _serve() -> None:
         answers.flush()
 
 
-class WarmProcess:
+class WarmProcess(_Process):
     """A node's supervisor that was forked by the process that has imported everything."""
 
     def __init__(self, source: _Source, pid: int) -> None:
@@ -132,22 +139,6 @@ class WarmProcess:
         """Return the exit code, None while it runs."""
         code = self._source.ask({"poll": self.pid})
         return None if code is None else int(code)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Return the exit code when there is one."""
-        return _awaited(self, timeout)
-
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self._send(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        self._send(signal.SIGKILL)
-
-    def _send(self, number: signal.Signals) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
 
 
 class _Source:

@@ -12,16 +12,22 @@ from typing import Final, Protocol
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 MEDIA_TYPE: Final = b"application/dicom"
-LONGEST_BOUNDARY: Final = 200  # RFC 2046 allows 70 characters, Orthanc sends 73
+_LONGEST_BOUNDARY: Final = 200  # RFC 2046 allows 70 characters, Orthanc sends 73
+
+
+def form_of(content_type: str) -> tuple[bytes, bytes]:
+    """Return the boundary and the type of the parts of a body, no boundary where it is no such."""
+    kind, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary", b"")
+    root = options.get(b"type", MEDIA_TYPE).lower()
+    is_usable = kind == b"multipart/related" and len(boundary) <= _LONGEST_BOUNDARY
+    return (boundary if is_usable else b""), root
 
 
 def boundary_of(content_type: str) -> bytes:
     """Return the boundary of a body of DICOM files, nothing where it is no such type."""
-    kind, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary", b"")
-    root = options.get(b"type", MEDIA_TYPE).lower()
-    is_usable = kind == b"multipart/related" and root == MEDIA_TYPE
-    return boundary if is_usable and len(boundary) <= LONGEST_BOUNDARY else b""
+    boundary, root = form_of(content_type)
+    return boundary if root == MEDIA_TYPE else b""
 
 
 class Sink(Protocol):

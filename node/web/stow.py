@@ -21,7 +21,6 @@ from http import HTTPStatus
 from typing import Final
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -40,7 +39,7 @@ from node.errors import SpoolFullError, UploadSlowError
 from node.receive import multipart, stow, stow_answer, stow_json
 from node.receive.dataset import checked_uid
 from node.receive.instance import Intake
-from node.receive.multipart import LONGEST_BOUNDARY, MultipartReader
+from node.receive.multipart import MultipartReader
 from node.receive.stow import Outcome, Sender, StoreRequest
 from node.receive.stow_json import MetadataRequest
 from node.settings import Stow as StowSettings
@@ -179,12 +178,8 @@ def _form_of(content_type: str) -> tuple[bytes, type[StoreRequest]]:
     StowTypeError
         It is another type, or names no boundary that can be one.
     """
-    kind, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary", b"")
-    root = options.get(b"type", multipart.MEDIA_TYPE).lower()
-    if kind != b"multipart/related" or root not in _FORMS:
-        raise StowTypeError
-    if not 1 <= len(boundary) <= LONGEST_BOUNDARY:
+    boundary, root = multipart.form_of(content_type)
+    if not boundary or root not in _FORMS:
         raise StowTypeError
     return boundary, _FORMS[root]
 

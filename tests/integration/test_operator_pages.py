@@ -11,26 +11,12 @@ import pytest
 
 from node import logs
 from node.cases import CaseState, Stage
-from tests import browser
 from tests.browser import Page
 from tests.web_cases import WebNode, served, unused
 
 pytestmark = pytest.mark.integration
 
 TOKEN = "o" * 24
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browser.page(tmp_path_factory.mktemp("profile")) as tab:
-        yield tab
-
-
-@pytest.fixture
-def page(chromium: Page) -> Page:
-    chromium.forget()
-    chromium.show(width=1280, height=900)
-    return chromium
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 
 from node import logs
 from node.cases import CaseState, Stage
-from tests import axe, browser, peers
+from tests import axe, peers
 from tests.browser import Page
 from tests.web_cases import WebNode, served, unused
 
@@ -41,19 +41,6 @@ def node(tmp_path: Path) -> Iterator[WebNode]:
 def address(node: WebNode) -> Iterator[str]:
     with served(node.app()) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browser.page(tmp_path_factory.mktemp("profile")) as tab:
-        yield tab
-
-
-@pytest.fixture
-def page(chromium: Page) -> Page:
-    chromium.forget()
-    chromium.show(width=DESKTOP, height=900)
-    return chromium
 
 
 @pytest.fixture
