@@ -7,18 +7,24 @@ each of those is looked at here, frame by frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, SegmentationStorage
 
+from converters.headers import items_of
 from converters.read_back import check_origin, read, require
 from converters.volume import LabelMap, Layers, Segment
 
+_Read = TypeVar("_Read")
+
+_GROUPS: Final = Tag("PerFrameFunctionalGroupsSequence")
 _POSITION_TOLERANCE_MM = 1e-4
 _COSINE_TOLERANCE = 1e-3  # viewers tell planes apart from here on
 
@@ -249,9 +255,10 @@ def _placed(
 
     Where it lies is what its own reference and its own position say together.
     """
-    planes, groups = _planes(seg, most), seg.get("PerFrameFunctionalGroupsSequence") or []
+    planes, groups = _planes(seg, most), items_of(seg, _GROUPS, instance=0)
     require(len(groups) == len(planes), "PerFrameFunctionalGroupsSequence")
-    _check_shared(seg, sources[0])
+    _check_shared(seg, sources)
+    positions_mm = [np.array(one.ImagePositionPatient, np.float64) for one in sources]
     numbers = frames or [0] * len(sources)
     slice_of = {
         (str(one.SOPInstanceUID), number): index
@@ -259,16 +266,33 @@ def _placed(
     }
     is_label_map = seg.SegmentationType == "LABELMAP"
     known = range(1) if is_label_map else range(1, len(seg.SegmentSequence) + 1)
+    source_of, position_of, number_of = _once(_source_of), _once(_position_mm), _once(_number_of)
     seen: set[tuple[int, int]] = set()
     for plane, group in zip(planes, groups, strict=True):
-        number = 0 if is_label_map else _segment_number(group)
-        index = slice_of.get(_source_of(group), -1)
+        number = 0 if is_label_map else number_of(group, "SegmentIdentificationSequence")
+        index = slice_of.get(source_of(group, "DerivationImageSequence"), -1)
         require(number in known, "ReferencedSegmentNumber")
         require(index >= 0, "source image of a frame")
-        _check_plane(seg, group, sources[index])
+        off_mm = np.abs(position_of(group, "PlanePositionSequence") - positions_mm[index])
+        require(off_mm.max() <= _POSITION_TOLERANCE_MM, "ImagePositionPatient of a frame")
         require((number, index) not in seen, "a frame stands twice")
         seen.add((number, index))
         yield number, index, plane
+
+
+def _once(reading: Callable[[Sequence[Dataset]], _Read]) -> Callable[[Dataset, str], _Read]:
+    """Return how to read a sequence of a frame: one of bytes that were met before is known."""
+    known: dict[bytes, _Read] = {}
+
+    def _of(group: Dataset, keyword: str) -> _Read:
+        raw: object = group.get_item(keyword)  # which its annotation does not say
+        if not isinstance(raw, RawDataElement) or raw.value is None:
+            return reading(group.get(keyword) or [])
+        if raw.value not in known:
+            known[raw.value] = reading(group.get(keyword) or [])
+        return known[raw.value]
+
+    return _of
 
 
 def _reassembled(
@@ -282,22 +306,24 @@ def _reassembled(
     return labels
 
 
-def _check_shared(seg: Dataset, source: Dataset) -> None:
+def _check_shared(seg: Dataset, sources: Sequence[Dataset]) -> None:
     shared = seg.SharedFunctionalGroupsSequence[0]
     require("PixelMeasuresSequence" in shared, "PixelMeasuresSequence")
     spacing = shared.PixelMeasuresSequence[0].PixelSpacing
-    require(np.allclose(spacing, source.PixelSpacing, rtol=0, atol=1e-6), "PixelSpacing")
+    require(np.allclose(spacing, sources[0].PixelSpacing, rtol=0, atol=1e-6), "PixelSpacing")
     require("PlaneOrientationSequence" in shared, "PlaneOrientationSequence")
+    cosines = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, np.float64)
+    turns = np.array([one.ImageOrientationPatient for one in sources], np.float64) - cosines
+    require(np.abs(turns).max() <= _COSINE_TOLERANCE, "ImageOrientationPatient of a frame")
 
 
-def _segment_number(group: Dataset) -> int:
-    require(len(group.get("SegmentIdentificationSequence") or []) == 1, "segment of a frame")
-    return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+def _number_of(items: Sequence[Dataset]) -> int:
+    require(len(items) == 1, "segment of a frame")
+    return int(items[0].ReferencedSegmentNumber)
 
 
-def _source_of(group: Dataset) -> tuple[str, int]:
+def _source_of(derivations: Sequence[Dataset]) -> tuple[str, int]:
     """Return the source instance of a frame, and which of its frames; 0 in a classic one."""
-    derivations = group.get("DerivationImageSequence") or []
     images = [one for item in derivations for one in item.get("SourceImageSequence") or []]
     require(len(images) == 1, "one source image for a frame")
     number = images[0].get("ReferencedFrameNumber") or 0
@@ -305,13 +331,6 @@ def _source_of(group: Dataset) -> tuple[str, int]:
     return str(images[0].ReferencedSOPInstanceUID), int(number)
 
 
-def _check_plane(seg: Dataset, group: Dataset, source: Dataset) -> None:
-    require(len(group.get("PlanePositionSequence") or []) == 1, "PlanePositionSequence")
-    position = group.PlanePositionSequence[0].ImagePositionPatient
-    shift = np.abs(np.subtract(np.float64(position), np.float64(source.ImagePositionPatient)))
-    require(shift.max() <= _POSITION_TOLERANCE_MM, "ImagePositionPatient of a frame")
-    shared = seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
-    turn = np.subtract(
-        np.float64(shared.ImageOrientationPatient), np.float64(source.ImageOrientationPatient)
-    )
-    require(np.abs(turn).max() <= _COSINE_TOLERANCE, "ImageOrientationPatient of a frame")
+def _position_mm(items: Sequence[Dataset]) -> NDArray[np.float64]:
+    require(len(items) == 1, "PlanePositionSequence")
+    return np.array(items[0].ImagePositionPatient, np.float64)

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as CodedEntry
@@ -119,52 +120,40 @@ def build_report(
     made = made_by(identity, created)
     for keyword in ("content_description", "content_label"):
         del made[keyword]  # of images only
-    report = sr.Comprehensive3DSR(
-        evidence=_referred_to(_in_content(found, sources, context), sources[0]),
-        content=sr.MeasurementReport(
-            observation_context=_observed_by(identity, context),
-            procedure_reported=_MRI_OF_BRAIN,
-            imaging_measurements=groups,
-            title=codes.DCM.ImagingMeasurementReport,
-        )[0],
+    content = sr.MeasurementReport(
+        observation_context=_observed_by(identity, context),
+        procedure_reported=_MRI_OF_BRAIN,
+        imaging_measurements=groups,
+        title=codes.DCM.ImagingMeasurementReport,
+    )[0]
+    items, content.ContentSequence = content.ContentSequence, []
+    report = sr.Comprehensive3DSR(  # which would copy the items, and search them twice
+        evidence=[_patient_of(sources[0], context)],
+        content=content,
         is_complete=True,
         coding_schemes=[
             CodingSchemeIdentificationItem(designator=OWN_SCHEME, name=identity.manufacturer)
         ],
         **made,
     )
-    study = _evidence(context.references, sources[0].StudyInstanceUID)
-    report.CurrentRequestedProcedureEvidenceSequence = [study]
+    report.ContentSequence = items
     dress(report, sources[0], identity, created)
     del report.BodyPartExamined  # of images only
+    study = _evidence(context.references, sources[0].StudyInstanceUID)
+    report.CurrentRequestedProcedureEvidenceSequence = [study]
     return report
 
 
-def _in_content(
-    found: Measurements, sources: Sequence[Dataset], context: ReportContext
-) -> list[InstanceReference]:
-    """Return what the content refers to: the SEG, if any, and the slices of the diameters."""
-    widest = (lesion.enhancing for lesion in found.lesions)
-    shown = {sources[one.slice_index].SOPInstanceUID for one in widest if one is not None}
-    first, *others = context.references
-    return [first, *(one for one in others if one.sop_instance_uid in shown)]
-
-
-def _referred_to(references: Sequence[InstanceReference], source: Dataset) -> list[Dataset]:
-    """Return what highdicom needs of instances that the content refers to.
-
-    It looks for a patient in the first alone; the patient is copied from the source later.
-    """
-    found = []
-    for one in references:
-        instance = Dataset()
-        instance.StudyInstanceUID = source.StudyInstanceUID
-        instance.SeriesInstanceUID = one.series_instance_uid
-        instance.SOPClassUID = one.sop_class_uid
-        instance.SOPInstanceUID = one.sop_instance_uid
-        found.append(instance)
-    found[0].update(seg_sources.NOBODY)
-    return found
+def _patient_of(source: Dataset, context: ReportContext) -> Dataset:
+    """Return what highdicom asks the evidence for; patient and evidence itself come later."""
+    first = context.references[0]
+    instance = Dataset()
+    instance.StudyInstanceUID = source.StudyInstanceUID
+    instance.SeriesInstanceUID = first.series_instance_uid
+    instance.SOPClassUID = first.sop_class_uid
+    instance.SOPInstanceUID = first.sop_instance_uid
+    instance.update(seg_sources.NOBODY)
+    return instance
 
 
 def _evidence(references: Sequence[InstanceReference], study_instance_uid: str) -> Dataset:
@@ -175,9 +164,13 @@ def _evidence(references: Sequence[InstanceReference], study_instance_uid: str) 
     DICOM PS3.3 C.17.2 SR Document General Module, 10.4 Hierarchical SOP Instance Reference Macro.
     """
     of_series: dict[str, list[Dataset]] = {}
+    class_of: dict[str, DataElement] = {}  # one for hundreds of items, which is encoded once
     for one in references:
         item = Dataset()
-        item.ReferencedSOPClassUID = one.sop_class_uid
+        if one.sop_class_uid not in class_of:
+            item.ReferencedSOPClassUID = one.sop_class_uid
+            class_of[one.sop_class_uid] = item["ReferencedSOPClassUID"]
+        item.add(class_of[one.sop_class_uid])
         item.ReferencedSOPInstanceUID = one.sop_instance_uid
         of_series.setdefault(one.series_instance_uid, []).append(item)
     study = Dataset()

@@ -13,16 +13,19 @@ from typing import Final
 import numpy as np
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from converters.diameters import Diameters
 from converters.errors import ReadBackError
+from converters.headers import items_of
 from converters.measure import Lesion, Measurements, Region
 from converters.read_back import check_origin, read
 from converters.volume import Segment
 
 ML_DECIMALS: Final = 3  # a cubic millimetre
 MM_DECIMALS: Final = 2
+_REFERENCED: Final = Tag("ReferencedSOPSequence")
 _COORDINATE_TOLERANCE_MM: Final = 1e-3  # of single precision
 
 _TRACKING_IDENTIFIER: Final = "112039"
@@ -103,6 +106,10 @@ def check_report(
     check_origin(report, source)
     _check_evidence(report, [*([] if segmentation is None else [segmentation]), *inputs])
     groups = list(_groups(report))
+    evidence = {one.sop_instance_uid for one in inputs} | (
+        set() if segmentation is None else {segmentation.sop_instance_uid}
+    )
+    _require(evidence >= set(_shown(groups)), "an image that a group refers to")
     uids = [_text(group, _TRACKING_UID) for group in groups]
     _require(len(set(uids)) == len(groups), "tracking UIDs")
     named = {_text(group, _TRACKING_IDENTIFIER): group for group in groups}
@@ -149,7 +156,7 @@ def _check_evidence(report: Dataset, references: Sequence[InstanceReference]) ->
         for study in report.CurrentRequestedProcedureEvidenceSequence
         for series in study.ReferencedSeriesSequence
         for series_uid in [str(series.SeriesInstanceUID)]
-        for one in series.ReferencedSOPSequence
+        for one in items_of(series, _REFERENCED, instance=0)  # hundreds
     ]
     _require(len(listed) == len(set(listed)), "evidence")
     expected = {
@@ -176,6 +183,13 @@ def _items(group: Dataset, value_type: str) -> Iterator[tuple[str, Dataset]]:
     for item in group.ContentSequence:
         if item.ValueType == value_type:
             yield str(item.ConceptNameCodeSequence[0].CodeValue), item
+
+
+def _shown(groups: Sequence[Dataset]) -> Iterator[str]:
+    """Yield the instances that the groups refer to (type 1C: each has to stand as evidence)."""
+    for group in groups:
+        for _, item in _items(group, "IMAGE"):
+            yield str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
 
 
 def _text(group: Dataset, code_value: str) -> str:

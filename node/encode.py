@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from converters import series
+from converters import part10, series
 from converters.headers import read_header
 from converters.measure import Measurements
 from converters.parametric_map import build_parametric_map, check_parametric_map
@@ -298,7 +298,7 @@ class CaseEncoder:
         self, kind: ObjectKind, derived: Dataset, name: str, check: Callable[[Path], None]
     ) -> EncodedObject:
         def _write(part: Path) -> None:
-            derived.save_as(part, enforce_file_format=True)
+            part10.write(derived, part)
             check(part)
 
         final = self._spool.case_folder(self._case.case_id) / name
