@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,102 +25,24 @@ from node.cases import (
     EncodedObject,
     Ending,
     Event,
-    ReceivedInstance,
     SeriesDecision,
     Stage,
 )
 from node.commitments import Commitments
-from node.errors import InstanceConflictError
 from node.filing import CaseFiles
 from node.moving import held_words
+from node.recording import Recording
 from node.rows import CaseRow
 
 _case = tables.case
 
 
-class Recorded(StrEnum):
-    """What became of an instance: a new row, none as it is there, none as its content differs."""
-
-    NEW = "new"
-    KNOWN = "known"
-    CONFLICT = "conflict"
-
-
-class Ledger(CaseFiles, Commitments):
+class Ledger(Recording, CaseFiles, Commitments):
     """The node's database, for the roles that write to it."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._begun: dict[int, float] = {}  # attempts of this process, by a monotonic clock
-
-    # -- receiving ---------------------------------------------------------------------------
-
-    def record_instance(self, instance: ReceivedInstance, *, model_id: str) -> bool:
-        """Add an instance and open or touch its study's case; return False for a known one.
-
-        Raises
-        ------
-        InstanceConflictError
-            The SOP Instance UID is known with other content.
-        """
-        (recorded,) = self.record_instances([instance], model_id=model_id)
-        if recorded is Recorded.CONFLICT:
-            raise InstanceConflictError
-        return recorded is Recorded.NEW
-
-    def record_instances(
-        self, instances: Sequence[ReceivedInstance], *, model_id: str
-    ) -> list[Recorded]:
-        """Add instances in one transaction; return what became of each, in their order."""
-        table = tables.instance
-        uids = [one.sop_instance_uid for one in instances]
-        with self._engine.begin() as connection:
-            known: dict[str, str] = {
-                row.sop_instance_uid: row.sha256
-                for row in connection.execute(
-                    sa.select(table.c.sop_instance_uid, table.c.sha256).where(
-                        table.c.sop_instance_uid.in_(uids)
-                    )
-                )
-            }
-            found = [_recorded(one, known) for one in instances]
-            new = [
-                one
-                for one, recorded in zip(instances, found, strict=True)
-                if recorded is Recorded.NEW
-            ]
-            if new:
-                self._add(connection, new, model_id)
-        return found
-
-    def _add(
-        self, connection: Connection, instances: Sequence[ReceivedInstance], model_id: str
-    ) -> None:
-        rows = [{**asdict(one), "received_at": one.received_at.timestamp()} for one in instances]
-        connection.execute(tables.instance.insert(), rows)
-        latest: dict[str, float] = {}
-        for row in rows:
-            study = row["study_instance_uid"]
-            latest[study] = max(row["received_at"], latest.get(study, 0.0))
-        for study, seconds in sorted(latest.items()):  # one order: two processes never cross
-            self._touch_case(connection, study, model_id, seconds)
-
-    def _touch_case(self, connection: Connection, study: str, model_id: str, now: float) -> None:
-        newest = connection.execute(
-            sa.select(_case)
-            .where(_case.c.study_instance_uid == study, _case.c.model_id == model_id)
-            .order_by(_case.c.revision.desc())
-            .limit(1)
-            .with_for_update()  # a case that is being closed must not take the instance any more
-        ).first()
-        if newest is not None and newest.state == CaseState.RECEIVING:
-            connection.execute(
-                _case.update()
-                .where(_case.c.case_id == newest.case_id)
-                .values(last_received_at=now, updated_at=now)
-            )
-            return
-        self._open_revision(connection, newest, study, model_id, now=now)
 
     # -- closing a case -----------------------------------------------------------------------
 
@@ -368,12 +289,3 @@ class Ledger(CaseFiles, Commitments):
 def _stood(row: CaseRow | Row[Any]) -> str:
     """Return the state that the work on a case starts from, even where it has failed since."""
     return str(row.resume_state if row.state == CaseState.FAILED else row.state)
-
-
-def _recorded(instance: ReceivedInstance, known: dict[str, str]) -> Recorded:
-    """Compare an instance with those that are known by digest, to which it is added."""
-    digest = known.get(instance.sop_instance_uid)
-    if digest is not None:
-        return Recorded.KNOWN if digest == instance.sha256 else Recorded.CONFLICT
-    known[instance.sop_instance_uid] = instance.sha256
-    return Recorded.NEW

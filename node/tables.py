@@ -6,6 +6,7 @@ row survives a power cut.
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -261,7 +262,10 @@ def _configure_sqlite(engine: Engine) -> None:
         # A reader that becomes a writer in mid-transaction fails at once under WAL; take the
         # write lock first instead and wait for it.
         is_read = connection.get_execution_options().get("reads_only", False)
-        connection.exec_driver_sql("BEGIN" if is_read else "BEGIN IMMEDIATE")
+        try:
+            connection.connection.cursor().execute("BEGIN" if is_read else "BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise OperationalError(None, None, error) from error
 
 
 def open_engine(url: str) -> Engine:

@@ -95,11 +95,13 @@ class _Messages(DIMSEServiceProvider):
     def __init__(self, assoc: Association, upper_layer: UpperLayer, intake: Intake) -> None:
         super().__init__(assoc)
         self._upper_layer = upper_layer
+        upper_layer.take = self._take
         self._intake = intake
         self._command = bytearray()
         self._store: _Store | None = None
         self._report: _Report | None = None
         self._pace = Pace()
+        self._is_over = False
         self.stored_count = 0
         self.stored_bytes = 0
         self.study_instance_uids: set[str] = set()
@@ -117,13 +119,19 @@ class _Messages(DIMSEServiceProvider):
             return None, None
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take the fragments of one PDU."""
+        """Take the fragments of a PDU that the library has read."""
+        for context_id, fragment in primitive.presentation_data_value_list:
+            self._take(context_id, memoryview(fragment))
+
+    def _take(self, context_id: int, fragment: memoryview) -> None:
+        if self._is_over:
+            return
         try:
-            for context_id, fragment in primitive.presentation_data_value_list:
-                self._receive(context_id, fragment)
-                if not (self._store or self._report or self._command):
-                    self._pace.restart()
+            self._receive(context_id, fragment)
+            if not (self._store or self._report or self._command):
+                self._pace.restart()
         except _ProtocolError as error:
+            self._is_over = True
             logs.get().warning("association.violated", reason=str(error))
             self.discard()
             self.dul.event_queue.put("Evt19")  # PS3.8 9.2: unexpected PDU, the provider aborts
@@ -135,12 +143,12 @@ class _Messages(DIMSEServiceProvider):
             self._store = None
         self._command.clear()
 
-    def _receive(self, context_id: int, fragment: bytes) -> None:
+    def _receive(self, context_id: int, fragment: memoryview) -> None:
         if not fragment:
             raise _ProtocolError("a fragment without a control header")
         if self._pace.is_too_slow(len(fragment), self.assoc.network_timeout):
             raise _ProtocolError("a message that hardly moves")
-        content = memoryview(fragment)[1:]
+        content = fragment[1:]
         is_last = bool(fragment[0] & _IS_LAST)
         if fragment[0] & _IS_COMMAND:
             self._receive_command(context_id, content, is_last=is_last)
@@ -185,11 +193,11 @@ class _Messages(DIMSEServiceProvider):
     def _leave_to_library(self, context_id: int, encoded: bytes) -> None:
         super().receive_primitive(_pdata(context_id, _IS_COMMAND | _IS_LAST, encoded))
 
-    def _pass_report(self, report: _Report, fragment: bytes, *, is_last: bool) -> None:
+    def _pass_report(self, report: _Report, fragment: memoryview, *, is_last: bool) -> None:
         report.byte_count += len(fragment)
         if report.byte_count > _MAX_REPORT_BYTES:
             raise _ProtocolError("a report without end")
-        super().receive_primitive(_pdata(report.context_id, fragment[0], fragment[1:]))
+        super().receive_primitive(_pdata(report.context_id, fragment[0], bytes(fragment[1:])))
         if is_last:
             self._report = None
 
@@ -273,7 +281,7 @@ class _Messages(DIMSEServiceProvider):
         for begin in range(0, len(command), length):
             is_last = begin + length >= len(command)
             header = _IS_COMMAND | (_IS_LAST if is_last else 0)
-            self.dul.send_pdu(_pdata(context_id, header, command[begin : begin + length]))
+            self._upper_layer.send_data(context_id, header, command[begin : begin + length])
 
 
 def _pdata(context_id: int, header: int, content: bytes) -> P_DATA:

@@ -22,7 +22,8 @@ from node.errors import (
     NodeError,
     SpoolUnwritableError,
 )
-from node.ledger import Ledger, Recorded
+from node.ledger import Ledger
+from node.recording import Recorded
 from node.spool import Spool, sync_folder
 
 _TURN_S = 30.0  # how long an instance waits for the ledger; senders give up after about a minute
