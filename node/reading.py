@@ -85,9 +85,13 @@ class LedgerReader:
         """
         case, attempt, receipt, worker = _case.c, tables.attempt.c, tables.receipt.c, tables.worker
         times = (case.updated_at, case.last_received_at, case.volumes_purged_at, case.purged_at)
+        newest = [
+            sa.select(sa.func.max(one)).scalar_subquery() for one in times
+        ]  # each by its index
+        count = sa.select(sa.func.count()).select_from(_case).scalar_subquery()
         latest = sa.select(attempt.ended_at).order_by(attempt.attempt_id.desc()).limit(_LATEST)
         queries = (
-            sa.select(sa.func.count(), *map(sa.func.max, times)),
+            sa.select(count, *newest),
             sa.select(sa.func.max(attempt.attempt_id)),
             sa.select(sa.func.max(latest.subquery().c.ended_at)),
             sa.select(sa.func.count(), sa.func.max(receipt.committed_at)),

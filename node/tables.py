@@ -46,11 +46,11 @@ case = sa.Table(
     sa.Column("model_id", sa.String(100), nullable=False),
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("state", sa.String(16), nullable=False, index=True),
-    sa.Column("opened_at", sa.Float, nullable=False),
-    sa.Column("last_received_at", sa.Float, nullable=False),
+    sa.Column("opened_at", sa.Float, nullable=False, index=True),
+    sa.Column("last_received_at", sa.Float, nullable=False, index=True),
     sa.Column("released_at", sa.Float),
     sa.Column("completion_requested_at", sa.Float),
-    sa.Column("updated_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False, index=True),
     sa.Column("closed_at", sa.Float),
     sa.Column("closed_by", sa.String(16)),
     sa.Column("reason", sa.Text, nullable=False, default=""),
@@ -62,8 +62,8 @@ case = sa.Table(
     sa.Column("run", sa.Integer, nullable=False, default=1),
     sa.Column("summary", sa.JSON),
     sa.Column("folder_bytes", sa.BigInteger, nullable=False, default=0),
-    sa.Column("volumes_purged_at", sa.Float),
-    sa.Column("purged_at", sa.Float),
+    sa.Column("volumes_purged_at", sa.Float, index=True),
+    sa.Column("purged_at", sa.Float, index=True),
     sa.UniqueConstraint("study_instance_uid", "model_id", "revision"),
 )
 doomed_file = sa.Table(
@@ -301,6 +301,8 @@ def _create_tables(engine: Engine) -> None:
     with engine.begin() as connection:
         _check_version(connection)
         metadata.create_all(connection)
+        for index in (one for table in metadata.sorted_tables for one in table.indexes):
+            index.create(connection, checkfirst=True)  # of tables that were there before it
         if connection.execute(sa.select(meta.c.schema_version)).first() is None:
             connection.execute(meta.insert().values(schema_version=SCHEMA_VERSION))
 
