@@ -99,7 +99,7 @@ class IncomingInstance:
     def __init__(self, offer: Offer, part: Path, *, limit_bytes: int) -> None:
         self.offer = offer
         self.byte_count = 0
-        self._part = part
+        self._part, self._is_kept = part, False
         self._limit_bytes = limit_bytes
         self._digest = hashlib.sha256(offer.transfer_syntax_uid.encode("ascii"))
         meta = file_meta(offer)
@@ -162,6 +162,7 @@ class IncomingInstance:
         """
         with on_the_spool():
             folder = spool.keep_instance(self._part, relative)
+            self._is_kept = True
             os.fsync(self._file.fileno())
             self._file.close()
         return folder
@@ -170,6 +171,8 @@ class IncomingInstance:
         """Leave nothing behind; nothing happens to an instance that was kept."""
         with suppress(OSError):  # closing writes what is buffered, which may fail on a full disk
             self._file.close()
+        if self._is_kept:
+            return
         with suppress(OSError):  # a file that cannot be removed now is swept at the next start
             self._part.unlink(missing_ok=True)
 

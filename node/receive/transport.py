@@ -201,18 +201,26 @@ class UpperLayer(DULServiceProvider):
             self.socket.send(head + content)
 
     def _read_pdu_data(self) -> None:
-        """Read a PDU; data of an open association are taken at once."""
+        """Read a PDU; data of an open association are taken at once, as long as more come."""
         sock = self.socket
-        if not isinstance(sock, WaitingSocket) or self.state_machine.current_state != _OPEN:
+        if not isinstance(sock, WaitingSocket):
             super()._read_pdu_data()
             return
+        while self.state_machine.current_state == _OPEN and self._takes_data(sock):
+            self._idle_timer.restart()
+            is_asked = not (self.event_queue.empty() and self.to_provider_queue.empty())
+            if is_asked or self._kill_thread or not sock.ready:
+                return
+        super()._read_pdu_data()
+
+    def _takes_data(self, sock: WaitingSocket) -> bool:
+        """Take a PDU of data; False leaves it to the library, its header put back."""
         try:
             header = sock.recv(_PDU_HEADER.size)
             kind, length = _PDU_HEADER.unpack(header) if len(header) == _PDU_HEADER.size else (0, 0)
             if kind != _P_DATA or length > sock.longest:
                 sock.put_back(header)
-                super()._read_pdu_data()
-                return
+                return False
             if len(self._buffer) < length:
                 self._buffer = bytearray(length)
             with memoryview(self._buffer)[:length] as data:
@@ -222,6 +230,7 @@ class UpperLayer(DULServiceProvider):
                     self._take(data)
         except OSError:
             self.event_queue.put(_CLOSED)
+        return True
 
     def _take(self, data: memoryview) -> None:
         """Pass the presentation data values of a PDU on; all of them are whole, or none is."""
