@@ -1,7 +1,7 @@
 # make demo        a synthetic study through the whole node, then a page to look at (ONCE=1: then exit)
 # make test        lint, types, architecture and every test that this machine can run
 # make lint        ruff, mypy, import-linter
-# make bench       measurements; never part of `make test`
+# make bench       measurements against peers; never part of `make test` (RECORD=1 writes them down, GUARD=1 compares)
 # make bench-engine     speed, memory and labels of the engine against the plain MONAI call
 # make bench-sequences  which sequence each series is: accuracy on labelled headers
 # make eval-demo        accuracy, seconds and memory of the demonstration model (QUICK=1: a look)
@@ -59,10 +59,10 @@ test: $(VENV)/.test tools lint
 	echo "Waiting for the unit tests (var/unit-tests.txt)"; wait $$unit; unit=$$?; \
 	cat var/unit-tests.txt; [ $$nodes -eq 0 ] && [ $$unit -eq 0 ]
 
-bench: $(VENV)/.test
+bench: $(VENV)/.test tools
 	@$(INSTALL) --editable '.[bench]'
-	$(RUN)/python -m tests.bench.bench_receive
-	$(RUN)/python -m tests.bench.bench_convert
+	$(RUN)/python -m tests.bench $(if $(RECORD),--record) $(if $(GUARD),--guard)
+	$(RUN)/python -m tests.bench.bench_ledger
 	$(RUN)/python -m tests.bench.bench_register
 
 bench-engine: $(VENV)/.test

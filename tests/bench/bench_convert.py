@@ -1,11 +1,11 @@
 """Four series to volumes, against dcm2niix on the same files in the same rounds.
 
-Run by hand: ``python -m tests.bench.bench_convert``. Ours is what the node does in a process that
+``python -m tests.bench convert``. Ours is what the node does in a process that
 runs already: read headers, check, sort, decode, check the content. dcm2niix converts the same
 folders to uncompressed NIfTI on the same disk (a RAM disk where there is one); ``+ write`` is ours
 with the NIfTI files written, too. On two cores each side works with two processes, half of the
-series each. Medians over the rounds and their range are printed, and the peak of a fresh process
-over what it used before, as a multiple of the volume that it loaded.
+series each. Memory is the peak of a fresh process over what it used before, as a multiple of the
+volume that it loaded.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +28,7 @@ import numpy as np
 from converters import nifti, series
 from converters.mr_writer import write_series
 from converters.volume import Grid, Shape, Volume
+from tests.bench.comparison import Comparison
 
 CLINICAL: Final = {
     "flair": (44, 256, 256),
@@ -109,8 +109,8 @@ def seconds(pool: ProcessPoolExecutor, name: str, case: Case, cores: int, target
     return time.perf_counter() - started
 
 
-def measure(case: Case, cores: int, rounds: int, target: Path) -> None:
-    """Print medians, ranges and ratios of one case."""
+def measure(case: Case, cores: int, rounds: int, target: Path) -> list[Comparison]:
+    """Return the comparisons of one case, without and with the files written."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(cores, mp_context=context) as pool:
         found: dict[str, list[float]] = {name: [] for name in WORKERS}
@@ -119,15 +119,17 @@ def measure(case: Case, cores: int, rounds: int, target: Path) -> None:
         for _ in range(rounds):
             for name, times in found.items():
                 times.append(seconds(pool, name, case, cores, target))
-    usual = {name: statistics.median(times) for name, times in found.items()}
-    for name, times in found.items():
-        ratios = [theirs / own for theirs, own in zip(found["dcm2niix"], times, strict=True)]
-        sys.stdout.write(
-            f"{case.name:9s} {cores} core(s)  {name:13s} {usual[name]:7.3f} s"
-            f"  ({min(times):.3f} to {max(times):.3f})"
-            f"  dcm2niix / this {usual['dcm2niix'] / usual[name]:5.2f}"
-            f"  ({min(ratios):.2f} to {max(ratios):.2f})\n"
+    return [
+        Comparison(
+            name=f"{case.name}, {cores} core{'s' * (cores > 1)}{name.removeprefix('ours')}",
+            unit="s",
+            peer="dcm2niix",
+            ours=found[name],
+            theirs=found["dcm2niix"],
+            target=1.0,
         )
+        for name in ("ours", "ours + write")
+    ]
 
 
 def _peak_bytes() -> int:
@@ -140,36 +142,40 @@ def print_memory(folder: Path) -> None:
     files = sorted(folder.iterdir())
     before = _peak_bytes()
     volume = series.load(series.stack(files), "t1")
-    size = volume.intensities.nbytes
-    sys.stdout.write(
-        f"memory    {volume.grid.shape}  {(_peak_bytes() - before) / size:5.2f} x"
-        f" the volume of {size / 1e6:.0f} MB\n"
-    )
+    sys.stdout.write(f"{(_peak_bytes() - before) / volume.intensities.nbytes:.2f}")
 
 
-def main() -> None:
-    """Print speed on one and two cores, and memory."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--memory", type=Path)
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    if arguments.memory:
-        print_memory(arguments.memory)
-        return
+def compare(rounds: int) -> list[Comparison]:
+    """Return the comparisons on one and two cores, with memory."""
     shared = Path("/dev/shm")
-    place = shared if shared.is_dir() else None
-    target = Path(tempfile.mkdtemp(prefix="bench-", dir=place))
+    target = Path(tempfile.mkdtemp(prefix="bench-", dir=shared if shared.is_dir() else None))
+    found: list[Comparison] = []
     try:
-        for name, shapes, share in (("clinical", CLINICAL, 1), ("large", LARGE, 3)):
+        for name, shapes, share in (("clinical", CLINICAL, 1), ("large", LARGE, 2)):
             case = write_case(name, shapes, target)
-            for cores in (1, 2):
-                measure(case, cores, max(1, arguments.rounds // share), target)
+            rows = [
+                one
+                for cores in (1, 2)
+                for one in measure(case, cores, max(1, rounds // share), target)
+            ]
             command = [sys.executable, "-m", "tests.bench.bench_convert", "--memory"]
-            subprocess.run([*command, str(case.folders[-1])], check=True)
+            told = subprocess.run(
+                [*command, str(case.folders[-1])], check=True, capture_output=True, text=True
+            )
+            note = f"memory {told.stdout} x the volume"
+            found += [replace(rows[0], note=note), *rows[1:]]
             for folder in case.folders:
                 shutil.rmtree(folder)
     finally:
         shutil.rmtree(target)
+    return found
+
+
+def main() -> None:
+    """Load one series and print what it took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--memory", type=Path, required=True)
+    print_memory(parser.parse_args().memory)
 
 
 if __name__ == "__main__":

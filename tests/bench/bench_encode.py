@@ -1,6 +1,6 @@
 """The objects of one case, against highdicom alone on the same label map in the same rounds.
 
-Run by hand: ``python -m tests.bench.bench_encode``. Ours is what the encode stage does for a T1gd
+``python -m tests.bench encode``. Ours is what the encode stage does for a T1gd
 of 155 slices of 240 x 240 and three inputs beside it: read the headers, measure, write SEG and SR,
 read both back and prove them. highdicom is given the same headers, already read, and only builds
 and saves the SEG. Medians over the rounds, of wall and CPU seconds, and their ratio.
@@ -8,9 +8,7 @@ and saves the SEG. Medians over the rounds, of wall and CPU seconds, and their r
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -33,19 +31,15 @@ from node import measuring
 from node.cases import AssembledCase, AssembledSeries, ClosedBy, ReceivedInstance
 from node.encode import CaseEncoder
 from node.spool import Spool
+from tests.bench.comparison import Comparison
 
 MODEL: Final = manifest.load(Path(__file__).parents[2] / "models" / "demo-glioma")
 _SHAPE: Final = (155, 240, 240)
 _ROLES: Final = ("t1gd", "flair", "t1", "t2")
 
 
-def main() -> None:
-    """Write the series, measure in turns and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="%(default)s")
-    rounds = parser.parse_args().rounds
+def compare(rounds: int) -> list[Comparison]:
+    """Write the series and measure in turns."""
     with tempfile.TemporaryDirectory() as folder:
         spool = Spool(Path(folder) / "spool")
         grid = Grid(shape=_SHAPE, index_to_lps_mm=np.eye(4), frame_of_reference_uid="2.25.1")
@@ -57,13 +51,21 @@ def main() -> None:
             labels=_labels(), grid=stack.grid, segments=MODEL.segments, model_id=MODEL.model_id
         )
         ours, alone = [], []
-        for _ in range(rounds):
+        for _ in range(rounds + 1):
             ours.append(_timed(lambda: _encode(case, label_map, spool)))
             alone.append(_timed(lambda: _highdicom(label_map, headers, Path(folder))))
-    _print("SEG and SR, read back", ours)
-    _print("highdicom, SEG alone", alone)
-    ratio = statistics.median(a[0] / b[0] for a, b in zip(ours, alone, strict=True))
-    sys.stdout.write(f"ratio of wall seconds, median of rounds: {ratio:.2f}\n")
+    del ours[0], alone[0]  # which load tables
+    cpu_s = [statistics.median(one[1] for one in many) for many in (ours, alone)]
+    return [
+        Comparison(
+            name="SEG and report of 240 x 240 x 155",
+            unit="s",
+            peer="highdicom, SEG alone",
+            ours=[one[0] for one in ours],
+            theirs=[one[0] for one in alone],
+            note=f"CPU s {cpu_s[0]:.2f}, peer {cpu_s[1]:.2f}; target 1 s",
+        )
+    ]
 
 
 def _labels() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -153,13 +155,3 @@ def _timed(work: Callable[[], None]) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def _print(name: str, rounds: Sequence[tuple[float, float]]) -> None:
-    wall, cpu = (statistics.median(one[i] for one in rounds) for i in (0, 1))
-    low, high = min(rounds)[0], max(rounds)[0]
-    sys.stdout.write(f"{name:24s} {wall:6.2f} s ({low:.2f} to {high:.2f}), {cpu:.2f} CPU s\n")
-
-
-if __name__ == "__main__":
-    main()

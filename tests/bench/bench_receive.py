@@ -1,7 +1,8 @@
 """Instances per second of the C-STORE door against DCMTK's storescp, in the same rounds.
 
-Run by hand: ``python -m tests.bench.bench_receive``. Both receivers get the same files from the
-same number of ``storescu`` processes in turn; medians over the rounds are printed. Ours syncs
+``python -m tests.bench receive``. Both receivers get the same files from the same number of
+``storescu`` processes in turn, on a file system in memory where there is one: what a sync costs is
+the disk's. Ours syncs
 every instance and commits its row before it answers, storescp only writes. All run with
 ``TCP_NODELAY=1``, without which storescp waits 40 ms for each instance's delayed acknowledgement.
 """
@@ -30,8 +31,9 @@ from node import logs, settings
 from node.ledger import Ledger
 from node.receive.scp import StorageScp
 from node.spool import Spool
+from tests.bench.comparison import Comparison
 
-_ROWS = 256  # 256 x 256 of 16 bits: 130 KB
+_PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else None
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PDU = "131072"
 _ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
@@ -46,8 +48,8 @@ class Measured:
     peak_mb: float
 
 
-def write_instances(folder: Path, count: int) -> list[Path]:
-    """Write classic MR images of 130 KB, all of one study."""
+def write_instances(folder: Path, count: int, rows: int) -> list[Path]:
+    """Write classic MR images of rows x rows of 16 bits, all of one study."""
     study, rng = generate_uid(), np.random.default_rng(0)
     series = [generate_uid() for _ in range(4)]
     files = []
@@ -56,11 +58,11 @@ def write_instances(folder: Path, count: int) -> list[Path]:
         ds.SOPClassUID, ds.SOPInstanceUID = MRImageStorage, generate_uid()
         ds.StudyInstanceUID, ds.SeriesInstanceUID = study, series[index % 4]
         ds.PatientName, ds.PatientID, ds.Modality = "Bench^Mark", "BENCH", "MR"
-        ds.Rows = ds.Columns = _ROWS
+        ds.Rows = ds.Columns = rows
         ds.BitsAllocated = ds.BitsStored = 16
         ds.HighBit, ds.PixelRepresentation, ds.SamplesPerPixel = 15, 0, 1
         ds.PhotometricInterpretation = "MONOCHROME2"
-        ds.PixelData = rng.integers(0, 4096, (_ROWS, _ROWS), dtype=np.uint16).tobytes()
+        ds.PixelData = rng.integers(0, 4096, (rows, rows), dtype=np.uint16).tobytes()
         ds.file_meta = FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         files.append(folder / f"{index:05d}.dcm")
@@ -129,7 +131,7 @@ def _peak_mb(pid: int) -> float:
 
 def measure(name: str, files: Sequence[Path], senders: int) -> Measured:
     """Send all files to a fresh receiver through so many associations at once."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=_PLACE))
     receiver = _ours if name == "ours" else _dcmtk
     with receiver(folder) as (port, pid):
         before, started = _cpu_s(pid), time.perf_counter()
@@ -154,38 +156,43 @@ def measure(name: str, files: Sequence[Path], senders: int) -> Measured:
     return measured
 
 
+def compare(rounds: int) -> list[Comparison]:
+    """Return the comparisons, for each size of instances and number of associations."""
+    found = []
+    for rows, count in ((256, 300), (512, 120)):
+        source = Path(tempfile.mkdtemp(prefix="bench-source-", dir=_PLACE))
+        files = write_instances(source, count, rows)
+        for senders in (1, 4):
+            ours, theirs = [], []
+            for _ in range(rounds):
+                ours.append(measure("ours", files, senders))
+                theirs.append(measure("storescp", files, senders))
+            found.append(_comparison(rows, senders, ours, theirs))
+        shutil.rmtree(source)
+    return found
+
+
+def _comparison(
+    rows: int, senders: int, ours: Sequence[Measured], theirs: Sequence[Measured]
+) -> Comparison:
+    cpu = [statistics.median(one.cpu_ms for one in many) for many in (ours, theirs)]
+    peak_mb = max(one.peak_mb for one in ours)
+    return Comparison(
+        name=f"{rows * rows * 2 // 1000} KB, {senders} association{'s' * (senders > 1)}",
+        unit="instances/s",
+        peer="storescp",
+        ours=[one.instances_per_s for one in ours],
+        theirs=[one.instances_per_s for one in theirs],
+        target=1.3,
+        note=f"CPU ms each {cpu[0]:.2f}, peer {cpu[1]:.2f}; peak {peak_mb:.0f} MB",
+    )
+
+
 def main() -> None:
-    """Print instances per second, CPU and peak memory of both, and their ratios."""
+    """Receive into a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--serve", type=Path)
-    parser.add_argument("--count", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    if arguments.serve:
-        serve(arguments.serve)
-        return
-    source = Path(tempfile.mkdtemp(prefix="bench-source-"))
-    files = write_instances(source, arguments.count)
-    for senders in (1, 4):
-        rounds: dict[str, list[Measured]] = {"ours": [], "storescp": []}
-        for _ in range(arguments.rounds):
-            for name, measured in rounds.items():
-                measured.append(measure(name, files, senders))
-        _report(senders, rounds)
-    shutil.rmtree(source)
-
-
-def _report(senders: int, rounds: dict[str, list[Measured]]) -> None:
-    rates = {}
-    for name, measured in rounds.items():
-        rates[name] = statistics.median(one.instances_per_s for one in measured)
-        cpu_ms = statistics.median(one.cpu_ms for one in measured)
-        peak_mb = max(one.peak_mb for one in measured)
-        print(  # noqa: T201 - a tool
-            f"{senders} association(s)  {name:9s} {rates[name]:7.1f} instances/s"
-            f"  {cpu_ms:6.2f} CPU ms/instance  peak {peak_mb:5.1f} MB"
-        )
-    print(f"{senders} association(s)  ratio     {rates['ours'] / rates['storescp']:7.2f}")  # noqa: T201
+    parser.add_argument("--serve", type=Path, required=True)
+    serve(parser.parse_args().serve)
 
 
 if __name__ == "__main__":

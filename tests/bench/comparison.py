@@ -1,0 +1,140 @@
+"""What a benchmark finds, ours and a named peer in turns on the same data: table and picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+_OURS, _MISSED, _LINE, _TEXT = "#2f855a", "#c05621", "#718096", "#4a5568"
+_WIDTH, _ROW, _LABEL, _HEAD = 720, 30, 300, 34
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One row: the rounds of both, pairwise.
+
+    Parameters
+    ----------
+    name : str
+        What is compared.
+    unit : str
+        Of both series of figures; one that ends in ``/s`` is better when it is higher.
+    peer : str
+        Who the other is.
+    ours, theirs : sequence of float
+        A figure for each round, in order.
+    target : float or None
+        The ratio to reach.
+    note : str
+        What else was seen, such as memory.
+    """
+
+    name: str
+    unit: str
+    peer: str
+    ours: Sequence[float]
+    theirs: Sequence[float]
+    target: float | None = None
+    note: str = ""
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times as fast as the peer we are, round by round."""
+        pairs = zip(self.ours, self.theirs, strict=True)
+        if self.unit.endswith("/s"):
+            return [own / theirs for own, theirs in pairs]
+        return [theirs / own for own, theirs in pairs]
+
+    @property
+    def ratio(self) -> float:
+        """The median of the ratios."""
+        return statistics.median(self.ratios)
+
+
+def table(rows: Sequence[Comparison]) -> str:
+    """Return a Markdown table: medians, ranges, ratios and their ranges."""
+    lines = [
+        "| what | ours | peer | ratio | target | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in rows:
+        target = "" if one.target is None else f"{one.target:g}"
+        ratio = f"**{one.ratio:.2f}** ({min(one.ratios):.2f} to {max(one.ratios):.2f})"
+        ours, theirs = (_figures(many, one.unit) for many in (one.ours, one.theirs))
+        lines.append(
+            f"| {one.name} | {ours} | {one.peer}: {theirs} | {ratio} | {target} | {one.note} |"
+        )
+    return "\n".join(lines)
+
+
+def _figures(values: Sequence[float], unit: str) -> str:
+    digits = 0 if statistics.median(values) >= 100 else 2
+    middle, low, high = (
+        f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return f"{middle} {unit} ({low} to {high})"
+
+
+def picture(title: str, rows: Sequence[Comparison]) -> str:
+    """Return an SVG: a bar for each ratio with its range, a line at 1, a mark at the target."""
+    most = max(1.1, *(max(one.ratios) for one in rows), *(one.target or 0.0 for one in rows)) * 1.05
+    scale = (_WIDTH - _LABEL - 60) / most
+    height = _HEAD + _ROW * len(rows) + 8
+    parts = [_text(12, 22, title, "font-weight='600'")]
+    for index, one in enumerate(rows):
+        top = _HEAD + index * _ROW
+        middle = top + _ROW / 2
+        is_reached = one.target is None or one.ratio >= one.target
+        low, high = (_LABEL + scale * edge for edge in (min(one.ratios), max(one.ratios)))
+        parts += [
+            _text(_LABEL - 10, middle + 4, one.name, "text-anchor='end'"),
+            _bar(top + 6, scale * one.ratio, _OURS if is_reached else _MISSED),
+            _line(low, middle, high, middle, "2"),
+            _text(max(high, _LABEL + scale * one.ratio) + 8, middle + 4, f"{one.ratio:.2f}"),
+        ]
+        if one.target is not None:
+            at = _LABEL + scale * one.target
+            parts.append(_line(at, top + 3, at, top + _ROW - 3, "3"))
+    parts.append(_line(_LABEL + scale, _HEAD, _LABEL + scale, height - 6, "1", dash="4 3"))
+    body = "\n".join(parts)
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {height}' "
+        f"font-family='system-ui, sans-serif' font-size='13' fill='{_TEXT}' role='img'>\n"
+        f"<title>{escape(title)}</title>\n"
+        f"<rect width='{_WIDTH}' height='{height}' fill='#ffffff'/>\n{body}\n</svg>\n"
+    )
+
+
+def _bar(top: float, width: float, colour: str) -> str:
+    return (
+        f"<rect x='{_LABEL}' y='{top:.1f}' width='{width:.1f}' height='{_ROW - 12}' rx='2' "
+        f"fill='{colour}'/>"
+    )
+
+
+def _text(x: float, y: float, text: str, more: str = "") -> str:
+    return f"<text x='{x:.1f}' y='{y:.1f}' {more}>{escape(text)}</text>"
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, width: str, *, dash: str = "") -> str:
+    dashed = f" stroke-dasharray='{dash}'" if dash else ""
+    return (
+        f"<line x1='{x1:.1f}' y1='{y1:.1f}' x2='{x2:.1f}' y2='{y2:.1f}' "
+        f"stroke='{_LINE}' stroke-width='{width}'{dashed}/>"
+    )
+
+
+LOSS: Final = 0.2
+"""What the guard takes for noise: a ratio that fell by less is none."""
+
+
+def losses(now: Sequence[Comparison], before: dict[str, float]) -> list[str]:
+    """Return the ratios that fell since they were recorded, as sentences."""
+    return [
+        f"{one.name}: {one.ratio:.2f}, recorded {before[one.name]:.2f}"
+        for one in now
+        if one.name in before and max(one.ratios) < before[one.name] * (1 - LOSS)
+    ]
