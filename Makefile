@@ -62,6 +62,7 @@ test: $(VENV)/.test tools lint
 bench: $(VENV)/.test tools
 	@$(INSTALL) --editable '.[bench]'
 	$(RUN)/python -m tests.bench $(if $(RECORD),--record) $(if $(GUARD),--guard)
+	$(RUN)/python -m tests.bench.bench_study $(if $(RECORD),--record)
 	$(RUN)/python -m tests.bench.bench_ledger
 	$(RUN)/python -m tests.bench.bench_register
 

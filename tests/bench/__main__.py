@@ -69,20 +69,13 @@ def _say(text: str) -> None:
 
 
 def _record(found: Mapping[str, list[Comparison]]) -> None:
-    page = _PAGE.read_text(encoding="utf-8")
     ratios = _recorded()
     for name, rows in found.items():
-        svg = _ROOT / "docs" / "images" / f"bench-{name}.svg"
+        svg = _PAGE.parent / "images" / f"bench-{name}.svg"
         svg.write_text(comparison.picture(_TITLES[name], rows), encoding="utf-8")
         told = f"![{_TITLES[name]}](images/{svg.name})\n\n{comparison.table(rows)}\n\n{_machine()}"
-        begin, end = f"<!-- bench {name} -->", f"<!-- end of bench {name} -->"
-        before, found_begin, rest = page.partition(begin)
-        _, found_end, after = rest.partition(end)
-        if not (found_begin and found_end):
-            raise SystemExit(f"{_PAGE.name} has no place for {name}: {begin} ... {end}")
-        page = f"{before}{begin}\n{told}\n{end}{after}"
+        comparison.put(_PAGE, name, told)
         ratios |= {one.name: round(one.ratio, 3) for one in rows}
-    _PAGE.write_text(page, encoding="utf-8")
     _RATIOS.write_text(json.dumps(ratios, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

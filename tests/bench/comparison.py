@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Final
 
 _OURS, _MISSED, _LINE, _TEXT = "#2f855a", "#c05621", "#718096", "#4a5568"
@@ -99,6 +100,40 @@ def picture(title: str, rows: Sequence[Comparison]) -> str:
             at = _LABEL + scale * one.target
             parts.append(_line(at, top + 3, at, top + _ROW - 3, "3"))
     parts.append(_line(_LABEL + scale, _HEAD, _LABEL + scale, height - 6, "1", dash="4 3"))
+    return _svg(title, height, parts)
+
+
+def stacked(
+    title: str, rows: Sequence[Mapping[str, float]], colours: Sequence[str], most: float
+) -> str:
+    """Return an SVG: a bar for each row, made of its parts, whose names stand above."""
+    left, height = 40, _HEAD + 26 + _ROW * len(rows) + 8
+    scale = (_WIDTH - left - 60) / most
+    parts = [_text(12, 22, title, "font-weight='600'")]
+    for index, (name, colour) in enumerate(zip(rows[0], colours, strict=True)):
+        at = float(left + index * 105)
+        parts += [_bar(_HEAD + 4, 14, colour, at, 14), _text(at + 20, _HEAD + 16, name)]
+    for number, row in enumerate(rows):
+        top, at = _HEAD + 26 + number * _ROW, float(left)
+        parts.append(_text(12, top + _ROW / 2 + 4, str(number + 1)))
+        for value, colour in zip(row.values(), colours, strict=True):
+            parts.append(_bar(top + 6, scale * value, colour, at))
+            at += scale * value
+        parts.append(_text(at + 8, top + _ROW / 2 + 4, f"{sum(row.values()):.1f} s"))
+    return _svg(title, height, parts)
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Write what was measured into its place on a page, between the marks of its name."""
+    begin, end = f"<!-- bench {name} -->", f"<!-- end of bench {name} -->"
+    before, has_begin, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not (has_begin and has_end):
+        raise SystemExit(f"{page.name} has no place for {name}: {begin} ... {end}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def _svg(title: str, height: int, parts: Sequence[str]) -> str:
     body = "\n".join(parts)
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {height}' "
@@ -108,9 +143,11 @@ def picture(title: str, rows: Sequence[Comparison]) -> str:
     )
 
 
-def _bar(top: float, width: float, colour: str) -> str:
+def _bar(
+    top: float, width: float, colour: str, left: float = _LABEL, height: float = _ROW - 12
+) -> str:
     return (
-        f"<rect x='{_LABEL}' y='{top:.1f}' width='{width:.1f}' height='{_ROW - 12}' rx='2' "
+        f"<rect x='{left:.1f}' y='{top:.1f}' width='{width:.1f}' height='{height:.0f}' rx='2' "
         f"fill='{colour}'/>"
     )
 

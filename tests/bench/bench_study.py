@@ -1,0 +1,127 @@
+"""From the last image to the result in an archive, and how many studies an hour.
+
+Run by hand: ``python -m tests.bench.bench_study``. A whole node with the demonstration model, and
+an Orthanc beside it; generated studies of four series on clinical grids (some 200 images). First
+one at a time: where the seconds go, and the same for a node that skips the network. Then all at
+once: the rate that the node keeps up, for as many studies as are asked for. ``--record`` writes
+docs/images/bench-study.svg and its part of docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from converters import phantom
+from tests.bench import comparison
+from tests.nodes import RunningNode, destination, push
+from tests.peers import Orthanc
+
+_PAGE: Final = Path(__file__).parents[2] / "docs" / "performance.md"
+_STEPS: Final = ("decide", "convert", "segment", "encode", "deliver", "wait")
+_COLOURS: Final = ("#a0aec0", "#3182ce", "#2f855a", "#b7791f", "#805ad5", "#e2e8f0")
+
+
+def written(count: int, folder: Path) -> list[list[Path]]:
+    """Write so many studies; return the files of each."""
+    found = []
+    for seed in range(count):
+        files = phantom.write_study(phantom.make_study(seed, size="clinical"), folder / str(seed))
+        found.append([path for paths in files.paths.values() for path in paths])
+    return found
+
+
+def steps(case: dict[str, Any]) -> dict[str, float]:
+    """Return the seconds of each step of a delivered case, from its last image on."""
+    last, closed = (datetime.fromisoformat(case[one]) for one in ("last_received_at", "closed_at"))
+    found = dict.fromkeys(_STEPS, 0.0) | {"decide": (closed - last).total_seconds()}
+    ended = closed
+    for attempt in case["attempts"]:
+        began, done = (datetime.fromisoformat(attempt[one]) for one in ("started_at", "ended_at"))
+        found["wait"] += max(0.0, (began - ended).total_seconds())
+        found[attempt["stage"]] += (done - began).total_seconds()
+        ended = max(ended, done)
+    return found
+
+
+def one_by_one(node: RunningNode, studies: Sequence[Sequence[Path]]) -> list[dict[str, float]]:
+    """Send each study when the one before has been delivered; return the steps of each."""
+    found = []
+    for number, files in enumerate(studies, start=1):
+        _send(node, files)
+        delivered = node.wait_states("delivered", number, timeout_s=600.0)
+        found.append(steps(node.case(delivered[0]["case_id"])))
+    return found
+
+
+def at_once(node: RunningNode, studies: Sequence[Sequence[Path]], before: int) -> float:
+    """Send all studies one after another; return how many an hour are delivered."""
+    started = time.monotonic()
+    for files in studies:
+        _send(node, files)
+    node.wait_states("delivered", before + len(studies), timeout_s=300.0 * len(studies))
+    return 3600.0 * len(studies) / (time.monotonic() - started)
+
+
+def _send(node: RunningNode, files: Sequence[Path]) -> None:
+    if set(push(files, node.dicom_port)) != {0}:
+        raise RuntimeError("an image was refused")
+
+
+def told(found: Sequence[dict[str, float]], rate: float, count: int, images: int) -> str:
+    """Return what was measured, for the page."""
+    usual = {step: statistics.median(one[step] for one in found) for step in _STEPS}
+    totals = [sum(one.values()) for one in found]
+    rows = "\n".join(f"| {step} | {seconds:.1f} |" for step, seconds in usual.items())
+    rest = sum(usual.values()) - usual["segment"]
+    return (
+        "![Where the seconds go](images/bench-study.svg)\n\n"
+        f"| step | seconds, median of {len(found)} |\n|---|---|\n{rows}\n"
+        f"| **last image to result in the archive** | **{statistics.median(totals):.1f}** "
+        f"({min(totals):.1f} to {max(totals):.1f}) |\n\n"
+        f"All but segmenting: {rest:.1f} s. {count} studies of {images} images sent without a "
+        f"pause: **{rate:.0f} studies an hour**."
+    )
+
+
+def picture(found: Sequence[dict[str, float]]) -> str:
+    """Return an SVG with a bar of the steps for each study."""
+    most = max(sum(one.values()) for one in found)
+    return comparison.stacked("Seconds from the last image", found, _COLOURS, most)
+
+
+def main() -> None:
+    """Measure and print; write down what is asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--single", type=int, default=4, help="studies one by one (%(default)s)")
+    parser.add_argument("--many", type=int, default=8, help="studies at once (%(default)s)")
+    parser.add_argument("--record", action="store_true", help="write docs/performance.md")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        studies = written(1 + arguments.single + arguments.many, folder / "studies")
+        with Orthanc(folder / "orthanc") as pacs:
+            back = destination("pacs", port=pacs.dicom_port, ae_title=pacs.ae_title)
+            with RunningNode(folder / "node", [back]) as node:
+                node.wait_ready()
+                single = 1 + arguments.single
+                found = one_by_one(node, studies[:single])[1:]  # the first loads tables
+                rate = at_once(node, studies[single:], single)
+    text = told(found, rate, arguments.many, len(studies[0]))
+    sys.stdout.write(f"{text}\n")
+    if arguments.record:
+        comparison.put(_PAGE, "study", text)
+        (_PAGE.parent / "images" / "bench-study.svg").write_text(picture(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
