@@ -1,0 +1,151 @@
+"""How each step grows with what it is given, and how near the network is to the processor's limit.
+
+Run by hand: ``python -m tests.bench.bench_scaling``. The slope is the exponent by which the seconds
+grow (1: linear); nothing may be worse. The network's rate is the arithmetic of its convolutions and
+products (`torch.utils.flop_counter`) over the seconds that the windows took in the runtime which
+the node chooses, beside a large product of matrices in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from converters import series
+from converters.mr_writer import write_series
+from converters.seg import SegIdentity, build_segmentation
+from converters.volume import Grid, LabelMap, Volume
+from inference import manifest, model
+from tests.bench.bench_ledger import slope
+
+_MODEL: Final = Path(__file__).parents[2] / "models" / "demo-glioma"
+_SIDE: Final = 256
+_SQUARE: Final = 3072  # a matrix that no cache holds
+
+
+def main() -> None:
+    """Print two tables and the rates."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as folder:
+        _slices((100, 200, 400), rounds, Path(folder))
+    _windows((1, 2, 4, 8), rounds)
+
+
+def _slices(counts: Sequence[int], rounds: int, folder: Path) -> None:
+    found: dict[str, list[float]] = {"series to volume": [], "labels to SEG": []}
+    for count in counts:
+        grid = Grid(
+            shape=(count, _SIDE, _SIDE), index_to_lps_mm=np.eye(4), frame_of_reference_uid="2.25.1"
+        )
+        noise = np.random.default_rng(0).integers(0, 500, grid.shape).astype(np.float32)
+        files = write_series(
+            Volume(intensities=noise, grid=grid, role="t1gd"), folder / str(count), series_number=2
+        )
+        stack = series.stack(files)
+        labels = np.zeros(grid.shape, np.uint8)
+        labels[:, 60:120, 60:120] = 1
+        described = manifest.load(_MODEL)
+        label_map = LabelMap(
+            labels=labels,
+            grid=stack.grid,
+            segments=described.segments,
+            model_id=described.model_id,
+        )
+        identity = _identity(label_map)
+        found["series to volume"].append(
+            _usual_s(lambda files=files: series.load(series.stack(files), "t1gd"), rounds)  # type: ignore[misc]
+        )
+        found["labels to SEG"].append(
+            _usual_s(
+                lambda one=label_map, heads=stack.headers, who=identity: build_segmentation(  # type: ignore[misc]
+                    one, heads, who
+                ),
+                rounds,
+            )
+        )
+    _table("slices of 256 x 256", counts, found)
+
+
+def _volume(files: Sequence[Path]) -> Volume:
+    return series.load(series.stack(files), "t1gd")
+
+
+def _identity(label_map: LabelMap) -> SegIdentity:
+    return SegIdentity(
+        sop_instance_uid="2.25.2",
+        series_instance_uid="2.25.3",
+        dimension_organization_uid="2.25.4",
+        tracking_uids={one.number: f"2.25.{10 + one.number}" for one in label_map.segments},
+        series_number=9001,
+        series_description="bench",
+        content_description="bench",
+        algorithm_name="bench",
+        algorithm_version="1",
+        device_serial_number="1",
+        software_versions=("1",),
+        created_at=datetime(2025, 3, 1, tzinfo=UTC),
+    )
+
+
+def _windows(counts: Sequence[int], rounds: int) -> None:
+    loaded = model.load(manifest.load(_MODEL), device="cpu")
+    window = loaded.manifest.infer.window
+    channels = len(loaded.manifest.inputs)
+    one = torch.randn(1, channels, *window)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        loaded.network(one)
+    flops = counter.get_total_flops()
+    seconds = [
+        _usual_s(
+            lambda count=count: list(  # type: ignore[misc]
+                loaded.runtime.scores((one for _ in range(count)), lambda: False)
+            ),
+            rounds,
+        )
+        for count in counts
+    ]
+    _table(f"windows of {' x '.join(map(str, window))}", counts, {"network": seconds})
+    square = torch.randn(_SQUARE, _SQUARE)
+    peak = 2 * _SQUARE**3 / _usual_s(lambda: torch.matmul(square, square), rounds)
+    rate = flops * counts[-1] / seconds[-1]
+    sys.stdout.write(
+        f"network ({loaded.runtime.name}): {rate / 1e9:.0f} GFLOP/s, {flops / 1e9:.1f} GFLOP a "
+        f"window; product of matrices: {peak / 1e9:.0f} GFLOP/s; share {100 * rate / peak:.0f} %\n"
+    )
+
+
+def _usual_s(work: Callable[[], object], rounds: int) -> float:
+    work()
+    found = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)
+
+
+def _table(what: str, counts: Sequence[int], found: dict[str, list[float]]) -> None:
+    sys.stdout.write(f"{what:32s}" + "".join(f"{count:>10}" for count in counts) + "   slope\n")
+    for name, values in found.items():
+        cells = "".join(f"{value:10.3f}" for value in values)
+        sys.stdout.write(f"{name:32s}{cells}  {slope(counts, values):6.2f}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
