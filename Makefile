@@ -49,15 +49,21 @@ lint: $(VENV)/.test
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
-# In two processes side by side: what whole nodes leave behind harms no unit test, and while one
-# waits for a node the other computes. The unit tests are shown when the whole nodes are done.
-test: $(VENV)/.test tools lint
-	@mkdir -p var
-	@$(RUN)/python -m pytest tests/unit > var/unit-tests.txt 2>&1 & unit=$$!; \
-	trap "kill $$unit 2> /dev/null" INT TERM; \
-	$(RUN)/python -m pytest tests/conformance tests/faults tests/integration; nodes=$$?; \
-	echo "Waiting for the unit tests (var/unit-tests.txt)"; wait $$unit; unit=$$?; \
-	cat var/unit-tests.txt; [ $$nodes -eq 0 ] && [ $$unit -eq 0 ]
+# Side by side: what whole nodes leave behind harms no unit test, and while one waits for a node
+# another computes. What the others said is shown when the first is done.
+test: $(VENV)/.test tools
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/lint-imports
+	@mkdir -p var; \
+	$(RUN)/python -m pytest tests/integration > var/node-tests.txt 2>&1 & nodes=$$!; \
+	$(RUN)/python -m pytest tests/unit > var/unit-tests.txt 2>&1 & unit=$$!; \
+	$(RUN)/mypy > var/types.txt 2>&1 & types=$$!; \
+	trap "kill $$nodes $$unit $$types 2> /dev/null" INT TERM; \
+	$(RUN)/python -m pytest tests/conformance tests/faults; failed=$$?; \
+	echo "Waiting for the other tests (var/node-tests.txt, var/unit-tests.txt)"; \
+	wait $$types || failed=1; wait $$nodes || failed=1; wait $$unit || failed=1; \
+	cat var/types.txt var/node-tests.txt var/unit-tests.txt; exit $$failed
 
 bench: $(VENV)/.test tools
 	@$(INSTALL) --editable '.[bench]'
