@@ -39,6 +39,12 @@ class SpoolAbsentError(NodeError):
     advice = "Mount the spool's disk; if it is lost, run `neuroseg spool check --repair`."
 
 
+class BackupTargetError(NodeError):
+    code = "BACKUP_TARGET"
+    sentence = "no backup can be made: {reason}"
+    advice = "Name a new or empty folder; a ledger in PostgreSQL is copied by pg_dump."
+
+
 class InstanceLostError(NodeError):
     code = "SPOOL_INSTANCE_LOST"
     sentence = "files of the study are missing or damaged in the spool: {count}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -52,4 +53,34 @@ def check(settings: Settings, *, repair: bool, deep: bool, as_json: bool) -> Non
     sys.exit(1 if findings and not repair else 0)
 
 
-COMMANDS = (check,)
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.pass_obj
+def backup(settings: Settings, target: Path) -> None:
+    """Copy ledger and spool into TARGET, a new folder; the node may be at work meanwhile.
+
+    To go on from it, let `[spool] path` point to the copy and start.
+    """
+    import sqlite3
+
+    from node.backup import backup
+    from node.errors import BackupTargetError
+
+    if settings.ledger.url.get_secret_value():
+        raise BackupTargetError(reason="[ledger] url names another database")
+    is_terminal = sys.stdout.isatty()
+
+    def _told(count: int) -> None:
+        if is_terminal and count % 100 == 0:
+            click.echo(f"\r{count} files", nl=False)
+
+    try:
+        count = backup(settings.spool.path, target, _told)
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BackupTargetError(reason=reason) from error
+    start = "\r" if is_terminal else ""
+    click.echo(f"{start}{count} files and the ledger are in {target}")
+
+
+COMMANDS = (check, backup)

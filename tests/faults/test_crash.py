@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -188,3 +189,28 @@ def test_crashes_around_the_question_of_commitment_lead_to_a_committed_result(
             assert len(orthanc.find_instances(scene.uid(20 + number), "SEG")) == 1
             (standing,) = cases[0]["destinations"]
             assert (standing["state"], standing["committed_count"]) == ("committed", 2)
+
+
+@pytest.mark.timeout(600)
+def test_a_copy_that_was_taken_at_work_goes_on_where_the_node_was(
+    tmp_path: Path, archive: DemoArchive, studies: SmallStudies, model: Path
+) -> None:
+    scene = Scene(tmp_path, studies, model, _to(archive))
+    with scene.node as node:
+        node.wait_ready()
+        scene.send(1)
+        node.wait_states("delivered", 1)
+        scene.send(2)
+        command = [*PLAIN, "spool", "--config", str(node.config), "backup", str(tmp_path / "copy")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        node.kill()
+    before = len(archive.instances())
+    shutil.rmtree(node.spool)
+    (tmp_path / "copy").rename(node.spool)
+    node.start()
+    node.wait_states("delivered", 2)
+    assert node.stop() == 0
+    assert len(archive.find(scene.uid(1), "SEG")) == len(archive.find(scene.uid(2), "SEG")) == 1
+    assert before >= 2  # the first study's; it is not delivered again
+    assert len(archive.instances()) == 4
