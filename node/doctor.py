@@ -26,6 +26,7 @@ import sqlalchemy as sa
 
 from inference import manifest
 from inference.errors import ModelUnusableError
+from node import schema
 from node import settings as settings_file
 from node.access import Gate
 from node.cases import Transport
@@ -192,6 +193,8 @@ def _sqlite(name: str, file: Path, schema_version: int | None) -> Finding:
     except (OSError, sqlite3.Error) as error:
         advice = "Give the node's user write access to the file and its folder; check the disk."
         return _bad(name, f"{file} cannot be used ({type(error).__name__})", advice)
+    if found is not None and schema.OLDEST <= found < (schema_version or 0):
+        return _good(name, f"{file} (schema {found} becomes {schema_version} at the first start)")
     if found != schema_version:
         advice = "Run the version of the node that wrote it, or start with a new spool."
         return _bad(name, f"{file} has schema {found}, expected {schema_version}", advice)

@@ -14,15 +14,21 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
+from node import schema
 from node.errors import LedgerSchemaError, LedgerUnavailableError
 
 metadata = sa.MetaData()
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5  # node/schema/versions has the step from the one before
 
 meta = sa.Table(
     "ledger_meta",
     metadata,
     sa.Column("schema_version", sa.Integer, nullable=False),
+)
+alembic_version = sa.Table(
+    "alembic_version",
+    metadata,
+    sa.Column("version_num", sa.String(32), primary_key=True),
 )
 instance = sa.Table(
     "instance",
@@ -299,21 +305,23 @@ def open_engine(url: str) -> Engine:
 
 def _create_tables(engine: Engine) -> None:
     with engine.begin() as connection:
-        _check_version(connection)
-        metadata.create_all(connection)
-        for index in (one for table in metadata.sorted_tables for one in table.indexes):
-            index.create(connection, checkfirst=True)  # of tables that were there before it
-        if connection.execute(sa.select(meta.c.schema_version)).first() is None:
+        found = _version(connection)
+        if found is None:
+            metadata.create_all(connection)
             connection.execute(meta.insert().values(schema_version=SCHEMA_VERSION))
+            connection.execute(alembic_version.insert().values(version_num=f"{SCHEMA_VERSION:04d}"))
+        elif schema.OLDEST <= found < SCHEMA_VERSION:
+            schema.upgrade(connection, found, SCHEMA_VERSION)
+        elif found != SCHEMA_VERSION:
+            raise LedgerSchemaError(found=found, expected=SCHEMA_VERSION)
 
 
-def _check_version(connection: Connection) -> None:
-    """Refuse tables of another version before the first of ours is added to them."""
+def _version(connection: Connection) -> int | None:
+    """Return the version of the tables that are there; None where there are none."""
     if not sa.inspect(connection).has_table(meta.name):
-        return
-    found = connection.execute(sa.select(meta.c.schema_version)).scalar()
-    if found is not None and found != SCHEMA_VERSION:
-        raise LedgerSchemaError(found=found, expected=SCHEMA_VERSION)
+        return None
+    found: int | None = connection.execute(sa.select(meta.c.schema_version)).scalar()
+    return found
 
 
 def reading(engine: Engine) -> AbstractContextManager[Connection]:

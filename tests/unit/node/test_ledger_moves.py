@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from node import tables
+from node import schema, tables
 from node.cases import CaseState, DeliveryReceipt, Ending, Stage, Transport
 from node.errors import (
     CaseNotHeldError,
@@ -260,7 +260,7 @@ def test_a_ledger_opens_again_with_what_it_held(tmp_path: Path) -> None:
     second.close()
 
 
-@pytest.mark.parametrize("version", [tables.SCHEMA_VERSION - 1, tables.SCHEMA_VERSION + 1])
+@pytest.mark.parametrize("version", [schema.OLDEST - 1, tables.SCHEMA_VERSION + 1])
 def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(
     tmp_path: Path, version: int
 ) -> None:
