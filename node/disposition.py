@@ -18,6 +18,7 @@ from inference.errors import (
 )
 from node import logs
 from node.cases import CaseState, Ending
+from node.door_errors import SecretAbsentError, TlsUnusableError
 from node.errors import (
     CaseDeadlineError,
     CommitmentFailedError,
@@ -54,6 +55,8 @@ TABLE: tuple[tuple[type[CodedError], Disposition], ...] = (
     (InvalidOutputError, Disposition.INVESTIGATE),
     (PredictionStoppedError, Disposition.INVESTIGATE),
     (PeerUnavailableError, Disposition.RETRY),
+    (TlsUnusableError, Disposition.RETRY),
+    (SecretAbsentError, Disposition.RETRY),
     (FolderUnavailableError, Disposition.RETRY),
     (SpoolFullError, Disposition.RETRY),
     (SpoolUnwritableError, Disposition.RETRY),

@@ -47,6 +47,12 @@ class TlsUnusableError(NodeError):
     advice = "Check that the files are PEM, can be read, and that the key is the certificate's."
 
 
+class SecretAbsentError(NodeError):
+    code = "SECRET_ABSENT"
+    sentence = "the file with the password or token for {destination} cannot be read or is empty"
+    advice = "Check password_file or bearer_token_file, and that the node's user may read it."
+
+
 class NotLoggedInError(NodeError):
     code = "NOT_LOGGED_IN"
     sentence = "the request does not say who sends it, or nobody whom the node knows"

@@ -47,8 +47,12 @@ class Branch(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class _Peer(Branch):
-    """How a remote AE is reached: DIMSE by host, port and AE title; DICOMweb by URL."""
+class Peer(Branch):
+    """How a remote AE is reached: DIMSE by host, port and AE title; DICOMweb by URL.
+
+    `tls` is to DIMSE what https is to DICOMweb; `ca_file` and our certificate serve both. What a
+    file holds instead of the settings is read anew each time.
+    """
 
     host: str = ""
     port: Port = 0
@@ -57,6 +61,30 @@ class _Peer(Branch):
     username: str = ""
     password: SecretStr = SecretStr("")
     bearer_token: SecretStr = SecretStr("")
+    password_file: str = ""
+    bearer_token_file: str = ""
+    tls: bool = False
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    check_host_name: bool = True
+
+    @model_validator(mode="after")
+    def _speaks_whole_tls(self) -> Self:
+        if bool(self.certificate_file) != bool(self.key_file):
+            raise ValueError("TLS needs both certificate_file and key_file, or neither")
+        if self.tls and not self.host:
+            raise ValueError("tls is for DIMSE, with host and port; DICOMweb has https in its url")
+        if (self.ca_file or self.certificate_file) and not self.uses_tls:
+            raise ValueError("ca_file and certificate_file need tls = true, or https in the url")
+        if not self.check_host_name and not (self.tls and self.ca_file):
+            raise ValueError("check_host_name = false needs tls = true and a ca_file of its own")
+        return self
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether what it says is encrypted."""
+        return self.tls or self.url.lower().startswith("https:")
 
 
 class Watch(Branch):
@@ -78,7 +106,7 @@ class Watch(Branch):
         return description
 
 
-class Source(_Peer):
+class Source(Peer):
     """The PACS that studies come from, asked how many instances they have."""
 
     transport: Literal["none", "qido", "cfind"] = "none"
@@ -126,7 +154,7 @@ _KIND_OF: Final[dict[SegForm, ObjectKind]] = {
 }
 
 
-class Destination(_Peer):
+class Destination(Peer):
     """One peer, or one folder, that results go to; `seg` are the forms of Segmentation it gets."""
 
     name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")

@@ -1,4 +1,4 @@
-"""The server's side of TLS, with certificates that are read anew when they change.
+"""TLS: what the node shows and believes; its own certificates are read anew when they change.
 
 References
 ----------
@@ -13,6 +13,7 @@ from typing import Final
 
 from node import logs
 from node.door_errors import TlsUnusableError
+from node.peers import Peer
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # RFC 9325 4.2, for TLS 1.2; 1.3 has its own
 
@@ -81,8 +82,32 @@ class ServerTls:
             if client_ca:
                 self.context.load_verify_locations(client_ca)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
-            raise TlsUnusableError(reason=str(reason or type(error).__name__)) from error
+            raise _unusable(error) from error
+
+
+def client_context(peer: Peer) -> ssl.SSLContext:
+    """Return what the node shows a peer, and whom it believes, from files read now.
+
+    Raises
+    ------
+    TlsUnusableError
+        A file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=peer.ca_file or None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(_CIPHERS)
+        context.check_hostname = peer.check_host_name
+        if peer.certificate_file:
+            context.load_cert_chain(peer.certificate_file, peer.key_file)
+    except (OSError, ValueError) as error:
+        raise _unusable(error) from error
+    return context
+
+
+def _unusable(error: OSError | ValueError) -> TlsUnusableError:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
+    return TlsUnusableError(reason=str(reason or type(error).__name__))
 
 
 def common_name(certificate: object) -> str:

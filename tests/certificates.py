@@ -32,7 +32,7 @@ def made(folder: Path, name: str = "IP:127.0.0.1") -> tuple[ssl.SSLContext, Path
 def authority(folder: Path, names: tuple[str, ...]) -> Path:
     """Make an authority and certificates that it vouches for; return its own.
 
-    Each name becomes ``<name>.pem`` and ``<name>.key`` in the folder.
+    Each name becomes ``<name>.pem`` and ``<name>.key`` in the folder, good for loopback as well.
     """
 
     def openssl(*words: str | Path) -> None:
@@ -43,7 +43,9 @@ def authority(folder: Path, names: tuple[str, ...]) -> Path:
     openssl(*new, "-x509", "-subj", "/CN=authority", "-keyout", folder / "ca.key", "-out", ca)
     for name in names:
         key, order = folder / f"{name}.key", folder / f"{name}.csr"
-        openssl(*new, "-subj", f"/CN={name}", "-keyout", key, "-out", order)
+        loopback = ("-addext", "subjectAltName=IP:127.0.0.1")
+        openssl(*new, "-subj", f"/CN={name}", *loopback, "-keyout", key, "-out", order)
         signed = ("-CA", ca, "-CAkey", folder / "ca.key", "-CAcreateserial")
-        openssl("x509", "-req", "-in", order, *signed, "-out", folder / f"{name}.pem")
+        copied = ("-copy_extensions", "copyall")
+        openssl("x509", "-req", "-in", order, *signed, *copied, "-out", folder / f"{name}.pem")
     return ca

@@ -7,12 +7,13 @@ encoded data set goes onto the wire without being decoded.
 from __future__ import annotations
 
 import socket
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from ssl import SSLContext
 from typing import cast
 
 from pydicom.dataset import Dataset
@@ -25,7 +26,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
-from node import dimse
+from node import dimse, tls
 from node.cases import DeliveryReceipt, EncodedObject
 from node.deliver.receipt import receipt_of
 from node.dimse import Status
@@ -158,6 +159,8 @@ def open_association(
     """
     line = _Line(destination)
     entity = _Entity(calling_ae_title)
+    entity.line = line
+    tls_args = (tls.client_context(destination), destination.host) if destination.tls else None
     entity.connection_timeout = entity.acse_timeout = destination.timeout_s
     entity.dimse_timeout = patience_s
     entity.implementation_class_uid = UID(dimse.IMPLEMENTATION_CLASS_UID)
@@ -170,6 +173,7 @@ def open_association(
             destination.port,
             ae_title=destination.ae_title,
             evt_handlers=[(evt.EVT_CONN_OPEN, line.opened), *handlers],
+            tls_args=tls_args,
         )
     except OSError as error:  # the name cannot be resolved, or no socket can be had
         raise _unavailable(destination, "address not found") from error
@@ -198,22 +202,28 @@ def _release(assoc: Association, timeout_s: float) -> None:
 class _Socket(AssociationSocket):
     """The library's socket; it leaves one open that was never connected or that the peer reset."""
 
+    line: _Line
+
     def _shutdown_socket(self) -> None:
-        held = self.socket
+        held, error = self.socket, sys.exception()
+        if isinstance(error, ssl.SSLError):  # the library keeps it to itself
+            self.line.tls_failed(error)
         super()._shutdown_socket()
         if held is not None:
             held.close()
 
 
 class _Entity(ApplicationEntity):
+    line: _Line
+
     def _create_socket(
         self,
         assoc: Association,
         address: AddressInformation,
-        tls_args: tuple[SSLContext, str] | None,
+        tls_args: tuple[ssl.SSLContext, str] | None,
     ) -> AssociationSocket:
         held = _Socket(assoc, address=address)
-        held.tls_args = tls_args
+        held.tls_args, held.line = tls_args, self.line
         return held
 
 
@@ -223,6 +233,12 @@ class _Line:
     def __init__(self, destination: Destination) -> None:
         self._destination = destination
         self._opened_at: float | None = None
+        self._tls_reason = ""
+
+    def tls_failed(self, error: ssl.SSLError) -> None:
+        """Note why a handshake ended, without the names that its words may hold."""
+        words = str(getattr(error, "verify_message", "")).partition(",")[0]
+        self._tls_reason = words or error.reason or "handshake"
 
     def opened(self, event: Event) -> None:
         """Bound every wait on the connection, and send the last short packet without delay.
@@ -245,6 +261,8 @@ class _Line:
 
     def _reason(self, assoc: Association) -> str:
         timeout_s = self._destination.timeout_s
+        if self._tls_reason:
+            return f"TLS failed: {self._tls_reason}"
         if self._opened_at is None:
             return "no connection"
         if assoc.is_rejected:  # the standard's own words, from the library's table

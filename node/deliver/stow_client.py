@@ -7,7 +7,7 @@ counts as stored when its SOP Instance UID stands in the Referenced SOP Sequence
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -18,18 +18,22 @@ from xml.etree.ElementTree import ParseError
 import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
+from pydantic import SecretStr
 from pydicom import config
 from pydicom.dataset import Dataset
 from requests.auth import AuthBase, HTTPBasicAuth
 
+from node import tls
 from node.cases import DeliveryReceipt, EncodedObject
 from node.deliver.receipt import receipt_of
 from node.dimse import Status, is_out_of_resources
+from node.door_errors import SecretAbsentError
 from node.errors import PeerRefusedError, PeerUnavailableError
 from node.peers import Destination
 
 _VALIDATION: Final = threading.Lock()
 _MULTIPART_ALLOWANCE_BYTES = 10_000
+_SECRET_LENGTH: Final = 8192
 _JSON = {"application/dicom+json", "application/json"}
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, ParseError)
 """What the client's parsers raise on a damaged answer."""
@@ -152,7 +156,12 @@ def open_client(
 @contextmanager
 def open_session(destination: Destination) -> Iterator[requests.Session]:
     """Open what the client speaks through; errors leave as of `open_client`."""
-    with requests.Session() as session:
+    if destination.ca_file or destination.certificate_file:
+        tls.client_context(destination)  # says what is wrong with the files; the client would not
+    with _Session() as session:
+        session.verify = destination.ca_file or True
+        if destination.certificate_file:
+            session.cert = destination.certificate_file, destination.key_file
         session.auth = _credentials(destination)
         session.max_redirects = 0  # a redirect would carry the patient's data elsewhere
         with _translated(destination):
@@ -177,11 +186,41 @@ def _nothing(_: str, __: str, ___: str) -> None:
     """Leave bulk data where it is."""
 
 
+class _Session(requests.Session):
+    """A session whose own authorities count for more than those of the environment."""
+
+    def merge_environment_settings(
+        self,
+        url: str | bytes | None,
+        proxies: MutableMapping[str, str] | None,
+        stream: bool | None,  # noqa: FBT001 - the library's signature
+        verify: bool | str | None,  # noqa: FBT001
+        cert: str | tuple[str, str] | None,
+    ) -> dict[str, Any]:
+        own = self.verify if isinstance(self.verify, str) else verify
+        return super().merge_environment_settings(url, proxies, stream, own, cert)
+
+
+def _secret(destination: Destination, value: SecretStr, file: str) -> str:
+    """Return a secret of the settings, or the first line of the file that holds it."""
+    if not file:
+        return value.get_secret_value()
+    try:
+        with Path(file).open(encoding="utf-8") as handle:
+            found = handle.readline(_SECRET_LENGTH).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SecretAbsentError(destination=destination.name) from error
+    if not found:
+        raise SecretAbsentError(destination=destination.name)
+    return found
+
+
 def _credentials(destination: Destination) -> AuthBase | None:
-    if token := destination.bearer_token.get_secret_value():
+    token = _secret(destination, destination.bearer_token, destination.bearer_token_file)
+    if token:
         return _Bearer(token)
     if destination.username:
-        password = destination.password.get_secret_value()
+        password = _secret(destination, destination.password, destination.password_file)
         return HTTPBasicAuth(destination.username.encode(), password.encode())
     return None
 

@@ -233,6 +233,22 @@ def test_a_destination_without_a_usable_address_is_refused(
         settings.load(_written(tmp_path, f"[[destinations]]\n{name}{lines}\n"))
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "tls = true\nca_file = 'a'\ncertificate_file = 'b'",
+        "ca_file = 'a'",
+        "certificate_file = 'a'\nkey_file = 'b'",
+        "tls = true\ncheck_host_name = false",
+        "check_host_name = false\nca_file = 'a'",
+    ],
+)
+def test_tls_that_would_protect_nothing_is_refused(tmp_path: Path, lines: str) -> None:
+    text = f"[source]\ntransport = 'cfind'\nhost = 'pacs'\nport = 104\n{lines}\n"
+    with pytest.raises(ConfigError):
+        settings.load(_written(tmp_path, text))
+
+
 @pytest.mark.parametrize("line", ["", "path = 'results'\n"])
 def test_a_folder_without_an_absolute_path_is_refused(tmp_path: Path, line: str) -> None:
     one = f"[[destinations]]\nname = 'share'\ntransport = 'folder'\n{line}"

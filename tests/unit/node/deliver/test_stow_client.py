@@ -13,6 +13,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, gen
 
 from node.cases import DeliveryReceipt, EncodedObject, Transport
 from node.deliver import stow_client
+from node.door_errors import SecretAbsentError
 from node.errors import PeerRefusedError, PeerUnavailableError
 from node.peers import Destination
 from tests.scripted_peers import (
@@ -216,6 +217,23 @@ def test_basic_credentials_are_sent(seg_and_file: tuple[EncodedObject, Path]) ->
     scheme, encoded = peer.requests[0].headers["Authorization"].split()
     assert scheme == "Basic"
     assert base64.b64decode(encoded).decode() == "node:höchst geheim"
+
+
+def test_a_secret_of_a_file_is_read_anew(
+    tmp_path: Path, seg_and_file: tuple[EncodedObject, Path]
+) -> None:
+    seg, file = seg_and_file
+    held = tmp_path / "token"
+    with HttpPeer(json_reply(stored_answer(seg.sop_instance_uid))) as peer:
+        destination = stow_destination(peer.url, bearer_token_file=str(held))
+        for token in ("first", "second"):
+            held.write_text(f"{token}\n")
+            sent(seg, file, destination)
+        held.write_text("\n")
+        with pytest.raises(SecretAbsentError):
+            sent(seg, file, destination)
+    shown = [one.headers["Authorization"] for one in peer.requests]
+    assert shown == ["Bearer first", "Bearer second"]
 
 
 def test_a_bearer_token_is_sent(seg_and_file: tuple[EncodedObject, Path]) -> None:
