@@ -199,7 +199,7 @@ for _command in notify_commands.COMMANDS:
 @click.option("--from", "name", default="source", show_default=True, help="Which archive.")
 @_config
 def pull(study_instance_uid: str, name: str, config: Path | None) -> None:
-    """Fetch the series of a study that the model needs from an archive, by DICOMweb.
+    """Fetch the series of a study that the model needs from an archive.
 
     NAME is `source`, as of [source], or a destination with transport stow.
     """

@@ -270,7 +270,7 @@ def _watching(settings: Settings, ledger: Ledger) -> tuple[Ticker, ...]:
     watch = settings.source.watch
     if not watch.enabled:
         return ()
-    return (Ticker("watcher", watch.poll_s, Watching(settings.source, ledger).look),)
+    return (Ticker("watcher", watch.poll_s, Watching(settings, ledger).look),)
 
 
 def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:

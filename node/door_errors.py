@@ -73,8 +73,8 @@ class OrderKeyReusedError(NodeError):
 
 class PullSourceError(ConfigError):
     code = "PULL_SOURCE"
-    sentence = "there is no archive of that name that studies can be pulled from by DICOMweb"
-    advice = "Set [source] transport = qido with its url, or name a destination with stow."
+    sentence = "there is no archive of that name that studies can be pulled from"
+    advice = "Set [source] transport to qido or cfind, or name a destination that has a network."
 
 
 class PullStudyError(NodeError):

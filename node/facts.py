@@ -129,6 +129,13 @@ def facts_of_headers(
         return (_faulty(Dataset(), instances, (), fault),)
 
 
+def facts_of_sample(
+    header: Dataset, instances: tuple[ReceivedInstance, ...], site: Site
+) -> tuple[SeriesFacts, ...]:
+    """Return the facts of a series by the header of one image, as if it were whole."""
+    return (_faulty(header, instances, site.rules, None),)
+
+
 def _facts(
     headers: Sequence[Dataset],
     instances: tuple[ReceivedInstance, ...],
@@ -167,9 +174,9 @@ def _faulty(
     header: Dataset,
     instances: tuple[ReceivedInstance, ...],
     rules: tuple[Rule, ...],
-    fault: InputRejectedError,
+    fault: InputRejectedError | None,
 ) -> SeriesFacts:
-    """Return the facts of a series that could not be taken apart."""
+    """Return the facts of a series that could not be, or is not yet, taken apart."""
     evidence = sequences.evidence_of(header)
     return SeriesFacts(
         series_instance_uid=instances[0].series_instance_uid,

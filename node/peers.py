@@ -51,7 +51,8 @@ class Peer(Branch):
     """How a remote AE is reached: DIMSE by host, port and AE title; DICOMweb by URL.
 
     `tls` is to DIMSE what https is to DICOMweb; `ca_file` and our certificate serve both. What a
-    file holds instead of the settings is read anew each time.
+    file holds instead of the settings is read anew each time. `retrieve` is how studies are pulled
+    by DIMSE.
     """
 
     host: str = ""
@@ -68,6 +69,7 @@ class Peer(Branch):
     certificate_file: str = ""
     key_file: str = ""
     check_host_name: bool = True
+    retrieve: Literal["get", "move"] = "get"
 
     @model_validator(mode="after")
     def _speaks_whole_tls(self) -> Self:
@@ -120,8 +122,8 @@ class Source(Peer):
             raise ValueError("a cfind source needs host and port")
         if self.transport == "qido" and not _is_plain_url(self.url):
             raise ValueError("a qido source needs an http(s) url without credentials in it")
-        if self.watch.enabled and self.transport != "qido":
-            raise ValueError("only a qido source can be watched")
+        if self.watch.enabled and self.transport == "none":
+            raise ValueError("a source that is watched needs transport = qido or cfind")
         return self
 
     def as_destination(self) -> Destination:
@@ -205,14 +207,14 @@ class Destination(Peer):
 
 
 def archive_of(source: Source, destinations: Iterable[Destination], name: str) -> Destination:
-    """Return what studies can be pulled from by DICOMweb.
+    """Return what studies can be pulled from.
 
     Parameters
     ----------
     source : Source
         The one that is meant by ``source``.
     destinations : iterable of Destination
-        Those with STOW-RS are archives, too.
+        Those that are reached over a network are archives, too.
     name : str
         Which of them.
 
@@ -221,9 +223,9 @@ def archive_of(source: Source, destinations: Iterable[Destination], name: str) -
     PullSourceError
         None of them is called so.
     """
-    if name == SOURCE and source.transport == "qido":
+    if name == SOURCE and source.transport != "none":
         return source.as_destination()
-    archives = {one.name: one for one in destinations if one.transport is Transport.STOW}
+    archives = {one.name: one for one in destinations if one.transport is not Transport.FOLDER}
     if name not in archives:
         raise PullSourceError
     return archives[name]

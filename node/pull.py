@@ -1,7 +1,9 @@
 """One study from an archive: headers first, then the pixels of the series that the roles need.
 
 What is decided here of headers is decided again of the files when they are here (`node.closing`),
-by the same rules: `chosen` makes sure that the series alone come to the same end.
+by the same rules: `chosen` makes sure that the series alone come to the same end. Where an archive
+shows no header of each image the decision is tried on what has come, and all the rest fetched where
+it does not hold (`Puller.widened`).
 """
 
 from __future__ import annotations
@@ -12,30 +14,23 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
 
-import requests
 from pydicom.dataset import Dataset
 
 from converters.errors import CodedError, RoleMissingError
 from converters.sequences import SeriesKey
 from node import casting, disposition, facts
+from node.archives import Archive, Headers, Taken
 from node.assemble import Rules, SeriesFacts
 from node.cases import ReceivedInstance
 from node.casting import Cast
 from node.disposition import Disposition
 from node.door_errors import PullIncompleteError, PullStoppedError, PullStudyError
-from node.errors import NodeError, PeerRefusedError
 from node.facts import Site
 from node.ledger import Ledger
 from node.pull_orders import BEAT_S, Tally
 from node.receive.instance import Intake
-from node.receive.stow import Sender, StoreRequest
-from node.wado import Archive
-
-CALLING: Final = "WADO-RS"
-"""The calling AE title of instances that were pulled."""
-_AT_ONCE: Final = 4
+from node.spool import Spool
 
 Note = Callable[[Tally], bool]
 """Told how far a pull is, once a second and more; False ends it."""
@@ -53,8 +48,12 @@ class Plan:
         What the headers say.
     cast : Cast
         Which acquisition would play which role, and why.
-    instances : mapping of str to tuple of str
-        SOP Instance UIDs of each series that is needed.
+    everything : mapping of str to tuple of str
+        SOP Instance UIDs of each series.
+    needed : frozenset of str
+        Which of the series are.
+    is_certain : bool
+        Whether every image's header is known.
     tally : Tally
         The same in numbers.
     """
@@ -62,8 +61,15 @@ class Plan:
     study_instance_uid: str
     known: tuple[SeriesFacts, ...]
     cast: Cast
-    instances: Mapping[str, tuple[str, ...]]
+    everything: Mapping[str, tuple[str, ...]]
+    needed: frozenset[str]
+    is_certain: bool
     tally: Tally
+
+    @property
+    def instances(self) -> dict[str, tuple[str, ...]]:
+        """SOP Instance UIDs of each series that is needed."""
+        return {uid: many for uid, many in self.everything.items() if uid in self.needed}
 
 
 class Puller:
@@ -73,16 +79,18 @@ class Puller:
     ----------
     intake : Intake
         Takes the instances, as those that are sent.
-    ledger : Ledger
-        Knows what is stored.
+    spool, ledger : Spool, Ledger
+        Hold and know what is stored.
     rules : Rules
         What the model needs.
     site : Site
         What the site says of its series.
     """
 
-    def __init__(self, intake: Intake, ledger: Ledger, rules: Rules, site: Site) -> None:
-        self._intake, self._ledger = intake, ledger
+    def __init__(
+        self, intake: Intake, spool: Spool, ledger: Ledger, *, rules: Rules, site: Site
+    ) -> None:
+        self._intake, self._spool, self._ledger = intake, spool, ledger
         self._rules, self._site = rules, site
 
     def plan(self, archive: Archive, study_instance_uid: str, beat: Callable[[], bool]) -> Plan:
@@ -97,28 +105,51 @@ class Puller:
         PeerUnavailableError, PeerRefusedError
             The archive gives no usable answer.
         """
-        headers: dict[str, dict[str, Dataset]] = {}
+        found: dict[str, Headers] = {}
         for uid in archive.series(study_instance_uid):
-            headers[uid] = archive.headers(study_instance_uid, uid)
+            found[uid] = archive.headers(study_instance_uid, uid)
             if not beat():
                 raise PullStoppedError
+        headers = {uid: one.by_uid for uid, one in found.items()}
         if not any(headers.values()):
             raise PullStudyError(destination=archive.name)
         known = tuple(
             one
-            for uid, many in headers.items()
-            for one in facts.facts_of_headers(
-                list(many.values()), _instances(study_instance_uid, uid, many), self._site
-            )
+            for uid, many in found.items()
+            for one in self._facts(many, _instances(study_instance_uid, uid, many.by_uid))
         )
         needed = chosen(known, self._rules)
         return Plan(
             study_instance_uid=study_instance_uid,
             known=known,
             cast=casting.cast(known, self._rules.roles, {}),
-            instances={uid: tuple(many) for uid, many in headers.items() if uid in needed},
+            everything={uid: tuple(many) for uid, many in headers.items()},
+            needed=needed,
+            is_certain=not any(one.is_sample for one in found.values()),
             tally=_tally(headers, needed),
         )
+
+    def _facts(
+        self, found: Headers, instances: tuple[ReceivedInstance, ...]
+    ) -> tuple[SeriesFacts, ...]:
+        headers = list(found.by_uid.values())
+        if found.is_sample and len(instances) >= self._site.limits.fewest_slices:
+            return facts.facts_of_sample(headers[0], instances, self._site)
+        return facts.facts_of_headers(headers, instances, self._site)
+
+    def widened(self, plan: Plan, tally: Tally) -> Plan | None:
+        """Return a plan of everything where what has come by a plan does not do, else None."""
+        if plan.is_certain or plan.needed == plan.everything.keys():
+            return None
+        stored = self._ledger.study_instances(plan.study_instance_uid)
+        known = facts.read_facts(stored, self._spool, self._site)
+        if not _lacks(casting.cast(known, self._rules.roles, {}), self._rules):
+            return None
+        images = sum(map(len, plan.everything.values()))
+        whole = replace(
+            tally, series_wanted=len(plan.everything), images_wanted=images, bytes_left_out=0
+        )
+        return replace(plan, needed=frozenset(plan.everything), tally=whole)
 
     def fetch(self, archive: Archive, plan: Plan, note: Note) -> Tally:
         """Store what is needed and not here yet; return the end of the tally.
@@ -134,18 +165,24 @@ class Puller:
         """
         study = plan.study_instance_uid
         here = {one.sop_instance_uid for one in self._ledger.study_instances(study)}
-        lacking = [
-            (uid, one) for uid, many in plan.instances.items() for one in many if one not in here
+        lacking = {
+            uid: [one for one in many if one not in here] for uid, many in plan.instances.items()
+        }
+        total = sum(map(len, lacking.values()))
+        tally = replace(plan.tally, images_here=plan.tally.images_wanted - total)
+        batches = [
+            (uid, batch)
+            for uid, many in lacking.items()
+            for batch in archive.batches(many, plan.instances[uid])
         ]
-        tally = replace(plan.tally, images_here=plan.tally.images_wanted - len(lacking))
-        fetching = _Fetching(self._intake, archive, study, lacking, tally)
+        fetching = _Fetching(self._intake, archive, study, batches, tally)
         fetching.run(note)
         if fetching.tally.images_fetched:
             self._intake.released({study})
         if fetching.failures:
             raise PullIncompleteError(
                 count=len(fetching.failures),
-                total=len(lacking),
+                total=total,
                 first=fetching.failures[0].code,
             )
         return fetching.tally
@@ -159,18 +196,19 @@ class _Fetching:
         intake: Intake,
         archive: Archive,
         study: str,
-        lacking: Sequence[tuple[str, str]],
+        batches: Sequence[tuple[str, tuple[str, ...]]],
         tally: Tally,
     ) -> None:
         self._intake, self._archive, self._study = intake, archive, study
-        self._lacking = deque(lacking)
+        self._batches = deque(batches)
         self._stopping, self._lock = threading.Event(), threading.Lock()
         self.tally, self.failures = tally, list[CodedError]()
 
     def run(self, note: Note) -> None:
         """Fetch everything, or until told to stop."""
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pull") as lanes:
-            pending = {lanes.submit(self._lane) for _ in range(_AT_ONCE)}
+        count = min(self._archive.lane_count, len(self._batches))
+        with ThreadPoolExecutor(max(count, 1), thread_name_prefix="pull") as lanes:
+            pending = {lanes.submit(self._lane) for _ in range(count)}
             try:
                 while pending:
                     done, pending = wait(pending, BEAT_S, FIRST_EXCEPTION)
@@ -182,40 +220,26 @@ class _Fetching:
                 self._stopping.set()
 
     def _lane(self) -> None:
-        with self._archive.open_session() as session:
+        with self._archive.open_lane(self._study, self._intake) as lane:
             while not self._stopping.is_set():
                 try:
-                    series, instance = self._lacking.popleft()
+                    series, batch = self._batches.popleft()
                 except IndexError:
                     return
-                self._take(session, series, instance)
+                self._count(lane.take(series, batch, self._stopping.is_set))
 
-    def _take(self, session: requests.Session, series: str, instance: str) -> None:
-        sender = Sender(calling_ae_title=CALLING, study_instance_uid=self._study)
-        store = StoreRequest(self._intake, sender)
-        address = f"studies/{self._study}/series/{series}/instances/{instance}"
-        try:
-            byte_count = self._archive.fetch(session, address, store, self._stopping.is_set)
-        finally:
-            store.close()
-        if self._stopping.is_set() and not store.outcomes:
-            return
-        if [one.sop_instance_uid for one in store.outcomes] != [instance]:
-            raise PeerRefusedError(destination=self._archive.name, status="another instance")
-        self._count(store.outcomes[0].error, byte_count)
-
-    def _count(self, error: NodeError | None, byte_count: int) -> None:
-        if error is not None and disposition.of(error) is Disposition.RETRY:
-            raise error  # no room, no database: nothing else can be stored either
+    def _count(self, taken: Taken) -> None:
+        for error in taken.outcomes:
+            if error is not None and disposition.of(error) is Disposition.RETRY:
+                raise error  # no room, no database: nothing else can be stored either
+        stored = sum(error is None for error in taken.outcomes)
         with self._lock:
-            if error is not None:
-                self.failures.append(error)
-                return
+            self.failures += [error for error in taken.outcomes if error is not None]
             self.tally = replace(
                 self.tally,
-                images_here=self.tally.images_here + 1,
-                images_fetched=self.tally.images_fetched + 1,
-                bytes_fetched=self.tally.bytes_fetched + byte_count,
+                images_here=self.tally.images_here + stored,
+                images_fetched=self.tally.images_fetched + stored,
+                bytes_fetched=self.tally.bytes_fetched + (taken.byte_count if stored else 0),
             )
 
 
@@ -228,14 +252,21 @@ def chosen(known: Sequence[SeriesFacts], rules: Rules) -> frozenset[str]:
     """
     everything = frozenset(one.series_instance_uid for one in known)
     players = casting.cast(known, rules.roles, {})
-    for role, error in players.failures.items():
-        if role not in rules.may_be_missing or not isinstance(error, RoleMissingError):
-            return everything
+    if _lacks(players, rules):
+        return everything
     needed = frozenset(one.series_instance_uid for one in players.players.values())
     alone = casting.cast(
         [one for one in known if one.series_instance_uid in needed], rules.roles, {}
     )
     return needed if _keys(alone) == _keys(players) else everything
+
+
+def _lacks(players: Cast, rules: Rules) -> bool:
+    """Say whether a role is empty that the model cannot do without, or is in doubt."""
+    return any(
+        role not in rules.may_be_missing or not isinstance(error, RoleMissingError)
+        for role, error in players.failures.items()
+    )
 
 
 def _keys(players: Cast) -> dict[str, SeriesKey]:
@@ -254,7 +285,7 @@ def _instances(
             sop_class_uid=str(header.get("SOPClassUID") or ""),
             sop_instance_uid=uid,
             transfer_syntax_uid="",
-            calling_ae_title=CALLING,
+            calling_ae_title="",
             path=uid,
             byte_count=0,
             sha256="",

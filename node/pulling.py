@@ -11,7 +11,10 @@ import threading
 from sqlalchemy.exc import SQLAlchemyError
 
 from inference.manifest import Manifest
-from node import closing, disposition, logs, peers
+from node import closing, disposition, logs, peers, wado
+from node.archives import Archive
+from node.cases import Transport
+from node.dimse_archive import DimseArchive
 from node.disposition import Disposition
 from node.door_errors import PullStoppedError
 from node.ledger import Ledger
@@ -20,7 +23,6 @@ from node.pull_orders import PullOrders, PullRow, Tally
 from node.receive.instance import Intake
 from node.settings import Settings
 from node.spool import PULLED, Spool
-from node.wado import Archive
 
 
 class Watcher:
@@ -66,12 +68,9 @@ class Pulling:
             limit_bytes=settings.receive.max_instance_bytes,
             door=PULLED,
         )
-        self._puller = Puller(
-            intake,
-            ledger,
-            closing.rules_of(manifest, settings.assemble),
-            closing.site_of(manifest, settings),
-        )
+        self._ledger, self._site = ledger, closing.site_of(manifest, settings)
+        rules = closing.rules_of(manifest, settings.assemble)
+        self._puller = Puller(intake, spool, ledger, rules=rules, site=self._site)
         self._ending = threading.Event()
 
     def look(self) -> None:
@@ -96,24 +95,40 @@ class Pulling:
             See `Puller.plan` and `Puller.fetch`.
         """
         watcher = watcher or Watcher()
-        archive = Archive(
-            peers.archive_of(self._settings.source, self._settings.destinations, row.source),
-            limit_bytes=self._settings.receive.max_instance_bytes,
-        )
+        archive = self._archive(row.source)
 
         def _goes_on(tally: Tally | None = None) -> bool:
             if tally is not None:
                 watcher.progress(tally)
             return not self._ending.is_set() and self.orders.beat(row, tally)
 
-        plan = self._puller.plan(archive, row.study_instance_uid, _goes_on)
-        counts = {uid: len(many) for uid, many in plan.instances.items()}
-        if not self.orders.planned(row, counts, plan.tally):
-            raise PullStoppedError
-        watcher.planned(plan)
-        tally = self._puller.fetch(archive, plan, _goes_on)
+        wider: Plan | None = self._puller.plan(archive, row.study_instance_uid, _goes_on)
+        while wider is not None:
+            plan = wider
+            counts = {uid: len(many) for uid, many in plan.instances.items()}
+            if not self.orders.planned(row, counts, plan.tally):
+                raise PullStoppedError
+            watcher.planned(plan)
+            tally = self._puller.fetch(archive, plan, _goes_on)
+            wider = self._puller.widened(plan, tally)
         self.orders.finish(row, tally)
         return tally
+
+    def _archive(self, name: str) -> Archive:
+        settings = self._settings
+        peer = peers.archive_of(settings.source, settings.destinations, name)
+        if peer.transport is Transport.STOW:
+            return wado.Archive(peer, limit_bytes=settings.receive.max_instance_bytes)
+        return DimseArchive(
+            peer,
+            calling_ae_title=settings.receive.ae_title,
+            held=self._held,
+            keywords={keyword for rule in self._site.rules for keyword in rule.where},
+        )
+
+    def _held(self, study: str) -> dict[str, int]:
+        stored = self._ledger.study_instances(study)
+        return {one.sop_instance_uid: one.byte_count for one in stored}
 
     def _perform(self, row: PullRow) -> None:
         try:

@@ -15,14 +15,12 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from node import logs, peers
+from node import cfind, logs, peers
 from node.assemble import Expectation
 from node.cases import SeriesCount, Transport
-from node.deliver import store_scu, stow_client
-from node.dimse import Status
-from node.errors import NodeError, PeerRefusedError, PeerUnavailableError
+from node.deliver import stow_client
+from node.errors import NodeError, PeerRefusedError
 from node.peers import Destination
 
 Counts: TypeAlias = Mapping[str, SeriesCount]
@@ -30,8 +28,6 @@ Counts: TypeAlias = Mapping[str, SeriesCount]
 Ask: TypeAlias = Callable[[str], Counts]
 """Asks the PACS about a Study Instance UID; raises a `NodeError` when it does not answer."""
 
-_STUDY_ROOT_FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
-_PENDING: Final = (0xFF00, 0xFF01)  # PS3.4 C.4.1.1.4; the second: an optional key is not supported
 _NAME: Final = "source"
 _ASKED_AT_ONCE: Final = 4
 _UNREADABLE: Final = (ValueError, TypeError, AttributeError)
@@ -152,39 +148,13 @@ def find(peer: Destination, calling_ae_title: str, study_instance_uid: str) -> C
     ------
     PeerUnavailableError, PeerRefusedError
         No usable answer.
-
-    References
-    ----------
-    DICOM PS3.4 C.4.1 (C-FIND), C.6.2 (Study Root).
     """
-    query = Dataset()
-    query.QueryRetrieveLevel = "SERIES"
-    query.StudyInstanceUID = study_instance_uid
-    query.SeriesInstanceUID = ""
-    for keyword in _FIELDS:
-        setattr(query, keyword, None)
-    contexts = [(_STUDY_ROOT_FIND, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])]
-    until = time.monotonic() + peer.timeout_s
-    answers: list[Dataset] = []
-    with store_scu.open_association(peer, calling_ae_title, contexts, peer.timeout_s) as assoc:
-        for status, identifier in assoc.send_c_find(query, _STUDY_ROOT_FIND):
-            _check(status, peer, until)
-            if identifier is not None:
-                answers.append(identifier)
+    fields = ("SeriesInstanceUID", *_FIELDS)
+    asked = cfind.query("SERIES", fields, StudyInstanceUID=study_instance_uid)
     try:
-        return _counts(answers)
+        return _counts(cfind.find(peer, calling_ae_title, asked))
     except _UNREADABLE as error:
         raise PeerRefusedError(destination=peer.name, status="unreadable answer") from error
-
-
-def _check(status: Dataset, peer: Destination, until: float) -> None:
-    """Raise unless the answer goes on or is complete; an empty one means that none came."""
-    if "Status" not in status or time.monotonic() > until:
-        raise PeerUnavailableError(
-            destination=peer.name, reason=f"no answer within {peer.timeout_s:.0f} s"
-        )
-    if status.Status not in (Status.SUCCESS, *_PENDING):
-        raise PeerRefusedError(destination=peer.name, status=f"0x{status.Status:04X}")
 
 
 def _counts(answers: list[Dataset]) -> Counts:

@@ -8,7 +8,7 @@ DICOM PS3.18 10.6 (Search), 10.4 (Retrieve; 10.4.3.3.2 transfer-syntax), F (JSON
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -17,14 +17,19 @@ from pydicom.dataset import Dataset
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+from node.archives import Headers, Stop, Taken
 from node.deliver import stow_client
 from node.errors import InstanceUnreadableError, PeerRefusedError, PeerUnavailableError
 from node.pace import is_too_slow
 from node.peers import Destination
 from node.receive import multipart
 from node.receive.dataset import checked_uid
+from node.receive.instance import Intake
 from node.receive.multipart import MultipartReader, Sink
+from node.receive.stow import Sender, StoreRequest
 
+CALLING: Final = "WADO-RS"
+"""The calling AE title of instances that were pulled."""
 _MODALITIES: Final = ("MR", "")
 _PIXELS: Final = ("7FE00008", "7FE00009", "7FE00010")
 _HEADERS: Final = {
@@ -55,6 +60,11 @@ class Archive:
         """What it is called here."""
         return self._peer.name
 
+    @property
+    def lane_count(self) -> int:
+        """How many connections are opened at once."""
+        return 4
+
     def series(self, study_instance_uid: str) -> list[str]:
         """Return the Series Instance UIDs of a study that may be MR; none where it has no such.
 
@@ -69,34 +79,36 @@ class Archive:
             wanted = [one for one in answers if str(one.get("Modality") or "") in _MODALITIES]
             return sorted({_uid(one, "SeriesInstanceUID") for one in wanted})
 
-    def headers(self, study_instance_uid: str, series_instance_uid: str) -> dict[str, Dataset]:
+    def headers(self, study_instance_uid: str, series_instance_uid: str) -> Headers:
         """Return the header of each instance of a series, by SOP Instance UID."""
         with stow_client.open_client(self._peer) as client:
             found = client.retrieve_series_metadata(study_instance_uid, series_instance_uid)
             headers = stow_client.datasets(
                 {tag: one for tag, one in each.items() if tag not in _PIXELS} for each in found
             )
-            return {_uid(one, "SOPInstanceUID"): one for one in headers}
+            return Headers(by_uid={_uid(one, "SOPInstanceUID"): one for one in headers})
+
+    def batches(self, lacking: Sequence[str], whole: Sequence[str]) -> list[tuple[str, ...]]:  # noqa: ARG002 - see `node.archives`
+        """Return them one by one."""
+        return [(one,) for one in lacking]
 
     @contextmanager
-    def open_session(self) -> Iterator[requests.Session]:
+    def open_lane(self, study_instance_uid: str, intake: Intake) -> Iterator[_Lane]:
         """Open one connection for many instances, for one thread."""
         with stow_client.open_session(self._peer) as session:
             # A connection that is kept may end just when it is used again; a GET may be repeated.
             once_more = HTTPAdapter(max_retries=Retry(total=1, connect=0, read=1, status=0))
             session.mount("http://", once_more)
             session.mount("https://", once_more)
-            yield session
+            yield _Lane(self, session, study_instance_uid, intake)
 
-    def fetch(
-        self, session: requests.Session, address: str, sink: Sink, stop: Callable[[], bool]
-    ) -> int:
+    def fetch(self, session: requests.Session, address: str, sink: Sink, stop: Stop) -> int:
         """Give a sink what one address answers, as it comes; return how many bytes.
 
         Parameters
         ----------
         session : requests.Session
-            Of `open_session`.
+            Of `open_lane`.
         address : str
             Below the root of the archive.
         sink : Sink
@@ -128,6 +140,32 @@ class Archive:
 
     def _refused(self, status: str) -> PeerRefusedError:
         return PeerRefusedError(destination=self.name, status=status)
+
+
+class _Lane:
+    """One connection."""
+
+    def __init__(
+        self, archive: Archive, session: requests.Session, study_instance_uid: str, intake: Intake
+    ) -> None:
+        self._archive, self._session = archive, session
+        self._study, self._intake = study_instance_uid, intake
+
+    def take(self, series_instance_uid: str, instances: Sequence[str], stop: Stop) -> Taken:
+        """Store one instance as it comes."""
+        (instance,) = instances
+        sender = Sender(calling_ae_title=CALLING, study_instance_uid=self._study)
+        store = StoreRequest(self._intake, sender)
+        address = f"studies/{self._study}/series/{series_instance_uid}/instances/{instance}"
+        try:
+            byte_count = self._archive.fetch(self._session, address, store, stop)
+        finally:
+            store.close()
+        if stop() and not store.outcomes:
+            return Taken()
+        if [one.sop_instance_uid for one in store.outcomes] != [instance]:
+            raise PeerRefusedError(destination=self._archive.name, status="another instance")
+        return Taken(byte_count=byte_count, outcomes=[one.error for one in store.outcomes])
 
 
 def _uid(ds: Dataset, keyword: str) -> str:

@@ -5,24 +5,28 @@ came: so nobody has to remember what was seen, and two nodes that share a ledger
 
 References
 ----------
-DICOM PS3.18 10.6 Search Transaction, Table 10.6.1-5 (attributes of a study).
+DICOM PS3.18 10.6 Search Transaction, Table 10.6.1-5 (attributes of a study); PS3.4 C.6.2.1.2.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from node import logs
+from pydicom.dataset import Dataset
+
+from node import cfind, logs
+from node.cases import Transport
 from node.deliver import stow_client
-from node.errors import NodeError
+from node.errors import NodeError, PeerRefusedError
 from node.ledger import Ledger
-from node.peers import SOURCE, Source
+from node.peers import SOURCE
 from node.pull_orders import PullOrders
 from node.receive.dataset import is_uid
+from node.settings import Settings
 
 _FIELDS: Final = ("NumberOfStudyRelatedInstances", "StudyDescription")
 
@@ -32,8 +36,8 @@ class Watching:
 
     Parameters
     ----------
-    source : Source
-        The archive, and which of its studies are wanted.
+    settings : Settings
+        Name the archive, which of its studies are wanted, and who we are.
     ledger : Ledger
         Knows which are new.
     clock : callable, optional
@@ -41,9 +45,14 @@ class Watching:
     """
 
     def __init__(
-        self, source: Source, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._peer, self._rule = source.as_destination(), source.watch
+        self._peer, self._rule = settings.source.as_destination(), settings.source.watch
+        self._calling_ae_title = settings.receive.ae_title
         self._ledger, self._orders = ledger, PullOrders(ledger.engine)
         self._clock = clock
         self._seen: dict[str, tuple[int, float]] = {}
@@ -73,17 +82,26 @@ class Watching:
     def _ask(self) -> dict[str, int]:
         """Return how many instances each study has that meets the rule."""
         first = datetime.now(UTC).astimezone().date() - timedelta(days=self._rule.since_days)
-        with stow_client.open_client(self._peer) as client:
-            answers = client.search_for_studies(
-                fields=list(_FIELDS),
-                search_filters={"ModalitiesInStudy": "MR", "StudyDate": f"{first:%Y%m%d}-"},
-            )
-            return {
-                str(one.StudyInstanceUID): int(one.get(_FIELDS[0]) or 0)
-                for one in stow_client.datasets(answers)
-                if is_uid(str(one.StudyInstanceUID))
-                and re.search(self._rule.description, str(one.get(_FIELDS[1]) or ""), re.IGNORECASE)
-            }
+        keys = {"ModalitiesInStudy": "MR", "StudyDate": f"{first:%Y%m%d}-"}
+        if self._peer.transport is Transport.STOW:
+            with stow_client.open_client(self._peer) as client:
+                found = client.search_for_studies(fields=list(_FIELDS), search_filters=keys)
+                return self._meeting(stow_client.datasets(found))
+        asked = cfind.query("STUDY", ("StudyInstanceUID", *_FIELDS), **keys)
+        try:
+            return self._meeting(cfind.find(self._peer, self._calling_ae_title, asked))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise PeerRefusedError(destination=SOURCE, status="unreadable answer") from error
+
+    def _meeting(self, answers: Iterable[Dataset]) -> dict[str, int]:
+        """Return of the answers those that meet the rule; some archives do not ask for MR."""
+        return {
+            str(one.StudyInstanceUID): int(one.get(_FIELDS[0]) or 0)
+            for one in answers
+            if is_uid(str(one.StudyInstanceUID))
+            and "MR" in (one.get("ModalitiesInStudy") or "MR")
+            and re.search(self._rule.description, str(one.get(_FIELDS[1]) or ""), re.IGNORECASE)
+        }
 
     def _is_new(self, study: str) -> bool:
         return self._orders.find(study) is None and not self._ledger.cases_of_study(study)

@@ -19,6 +19,7 @@ from pydicom.uid import (
 from converters.seg_check import LABEL_MAP_STORAGE
 from node.cases import ObjectKind
 from node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Status
+from node.dimse_archive import RETRIEVED, RETRIEVED_SYNTAXES
 from node.door_errors import StowBusyError, StowInvalidError, StowTooLargeError, StowTypeError
 from node.receive.scp import presentation_contexts
 from node.receive.statuses import STATUSES
@@ -76,6 +77,8 @@ def render() -> str:
             ("SOP class", "UID", "what"),
             ((_name(uid), str(uid), what) for uid, what in CREATED.values()),
         ),
+        retrieved=_table(("SOP class", "UID"), ((_name(uid), str(uid)) for uid in RETRIEVED)),
+        retrieved_syntax_count=len(RETRIEVED_SYNTAXES),
         commitment_uid=PUSH_MODEL,
         statuses=_statuses(),
         stow_statuses=_stow_statuses(),

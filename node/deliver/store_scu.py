@@ -18,7 +18,7 @@ from typing import cast
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import _config, evt
+from pynetdicom import _config, build_role, evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.events import Event
@@ -44,6 +44,7 @@ case, so what the peer holds under one is this result, stored by an attempt whos
 _SLOWEST_LINK_BYTES_PER_S = 100_000
 """The wait for an answer begins when sending begins, hence it grows with the object."""
 _LEFTOVER_JOIN_S = 5.0
+_MAX_PDU_BYTES = 131072  # of what comes by C-GET; the library's 16 kB take twice as long
 
 
 def send(
@@ -152,10 +153,13 @@ def open_association(
     contexts: list[tuple[UID, list[UID]]],
     patience_s: float,
     handlers: Sequence[evt.EventHandlerType] = (),
+    *,
+    stored_here: Sequence[UID] = (),
 ) -> Iterator[Association]:
     """Open an association, release it afterwards, and leave no thread behind.
 
-    `handlers` answer what the peer asks meanwhile.
+    `handlers` answer what the peer asks meanwhile; `stored_here` are storage classes among the
+    `contexts` that it may send (C-GET).
     """
     line = _Line(destination)
     entity = _Entity(calling_ae_title)
@@ -173,6 +177,8 @@ def open_association(
             destination.port,
             ae_title=destination.ae_title,
             evt_handlers=[(evt.EVT_CONN_OPEN, line.opened), *handlers],
+            ext_neg=[build_role(one, scp_role=True) for one in stored_here],
+            max_pdu=_MAX_PDU_BYTES,
             tls_args=tls_args,
         )
     except OSError as error:  # the name cannot be resolved, or no socket can be had

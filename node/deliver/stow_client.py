@@ -7,7 +7,7 @@ counts as stored when its SOP Instance UID stands in the Referenced SOP Sequence
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -191,8 +191,8 @@ class _Session(requests.Session):
 
     def merge_environment_settings(
         self,
-        url: str | bytes | None,
-        proxies: MutableMapping[str, str] | None,
+        url: str,
+        proxies: dict[str, str] | None,
         stream: bool | None,  # noqa: FBT001 - the library's signature
         verify: bool | str | None,  # noqa: FBT001
         cert: str | tuple[str, str] | None,

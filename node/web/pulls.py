@@ -29,7 +29,7 @@ _PATH: Final = "/api/v1/studies/{study_instance_uid}/process"
 _FROM: Final = Parameter(
     name="from",
     place="query",
-    what="which archive: source, or the name of a destination with STOW-RS",
+    what="which archive: source, or the name of a destination",
     schema={"type": "string", "default": peers.SOURCE},
 )
 

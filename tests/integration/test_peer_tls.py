@@ -119,7 +119,7 @@ def test_a_peer_whose_certificate_does_not_fit_gets_nothing(folder: Path, tmp_pa
 def archive(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     """Run an archive whose DICOM port speaks TLS and asks for a certificate."""
     peers.require("orthanc")
-    options: dict[str, object] = {
+    options: dict[str, Any] = {
         "DicomTlsEnabled": True,
         "DicomTlsCertificate": str(folder / "peer.pem"),
         "DicomTlsPrivateKey": str(folder / "peer.key"),

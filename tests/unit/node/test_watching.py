@@ -14,6 +14,7 @@ from node import logs
 from node.ledger import Ledger
 from node.peers import Source
 from node.pull_orders import PullOrders, PullState
+from node.settings import Settings
 from node.watching import Watching
 from tests import ledgers
 from tests.scripted_peers import HttpPeer, Reply
@@ -60,8 +61,8 @@ def peer(archive: Archive) -> Iterator[HttpPeer]:
 
 def _watching(archive: Archive, peer: HttpPeer, ledger: Ledger) -> Watching:
     watch = {"enabled": True, "description": "brain|kopf", "since_days": 1, "settle_s": 60.0}
-    source = Source.model_validate({"transport": "qido", "url": peer.url, "watch": watch})
-    return Watching(source, ledger, clock=archive.clock)
+    source = {"transport": "qido", "url": peer.url, "watch": watch}
+    return Watching(Settings.model_validate({"source": source}), ledger, clock=archive.clock)
 
 
 def _wanted(ledger: Ledger, *studies: str) -> list[bool]:
