@@ -150,6 +150,27 @@ class ReceivedInstance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """Who sent instances of a study, as it named itself; empty where its door does not tell."""
+
+    calling_ae_title: str
+    called_ae_title: str = ""
+    calling_address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseRoute:
+    """Where the result of a case goes, decided when it was closed.
+
+    `rule` is the route of the settings, empty where none held; `destinations` are names.
+    """
+
+    rule: str
+    destinations: tuple[str, ...]
+    reference_role: Role = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesDecision:
     """What one acquisition of the study was taken for, and why; `role` is None for *other*.
 

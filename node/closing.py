@@ -7,21 +7,25 @@ whose job the engine has given up is failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from converters.errors import CodedError
+from converters.headers import read_header
 from converters.sequences import SeriesKey
 from converters.volume import Role
 from inference.manifest import Manifest
-from node import assemble, logs, owed, source
+from node import assemble, logs, owed, routing, source
 from node.arrivals import Arrivals
 from node.assemble import Close, Decision, Expectation, OpenCase, Rules, SeriesFacts, Wait
 from node.cases import (
     WORKING,
+    AssembledCase,
     AssembledSeries,
+    CaseRoute,
     CaseState,
     Ending,
     ReceivedInstance,
@@ -151,12 +155,17 @@ class Closer:
             if self._end(row, ending, decision.decisions, seen):
                 logs.get().info("case.cancelled", case_id=row.case_id, code=ending.code)
             return
+        route = self._route(row, decision.case)
+        case = decision.case
+        if route is not None and route.reference_role in {one.role for one in case.series}:
+            case = replace(case, reference_role=route.reference_role)
         closed = self._ledger.close_case(
-            decision.case,
+            case,
             decision.decisions,
             decision.reason,
             seen_instances=seen.instance_count,
             seen_choices=seen.choices,
+            route=route,
         )
         if closed:
             self._forget(row)
@@ -170,6 +179,15 @@ class Closer:
                 instance_count=seen.instance_count,
             )
             self._submit(self._ledger.case(row.case_id))
+
+    def _route(self, row: CaseRow, case: AssembledCase) -> CaseRoute | None:
+        """Return where the result goes, by who sent the study and the header of an image."""
+        if not self._parts.settings.routes:
+            return None
+        first = case.series[0].instances[0]
+        header = read_header(self._parts.spool.instance_path(first.path), instance=0)
+        senders = self._ledger.senders(row.study_instance_uid)
+        return routing.decide(self._parts.settings, senders, header)
 
     def _changes_nothing(self, row: CaseRow, decision: Close) -> bool:
         """Say whether an earlier revision, still good, was made from the very same instances."""
@@ -317,6 +335,7 @@ def site_of(manifest: Manifest, settings: Settings) -> Site:
             among = ", ".join([*sorted(known), "other"])
             reason = f"assemble.series_rules {rule.name!r}: role is none of {among}"
             raise ConfigError(reason=reason)
+    routing.check(settings, manifest.roles)
     for one in settings.destinations:
         if not {*one.also} <= {*manifest.roles}:
             among = ", ".join(manifest.roles)

@@ -26,7 +26,7 @@ import sqlalchemy as sa
 
 from inference import manifest
 from inference.errors import ModelUnusableError
-from node import schema
+from node import routing, schema
 from node import settings as settings_file
 from node.access import Gate
 from node.cases import Transport
@@ -86,6 +86,7 @@ def checks(settings: Settings, config_path: Path | None) -> list[Finding]:
         _web_access(settings.web),
         _web_port(settings.web),
         *_destinations(settings.destinations, settings.receive.ae_title),
+        *_routes(settings),
         *_notify(settings.notify),
     ]
 
@@ -357,6 +358,17 @@ def _destination(destination: Destination, calling_ae_title: str) -> Finding:
     except NodeError as error:
         return _bad(name, str(error), error.advice)
     return _good(name, _ANSWERS[destination.transport])
+
+
+def _routes(settings: Settings) -> list[Finding]:
+    """Say in words where studies go; nothing where all go everywhere."""
+    if not settings.routes:
+        return []
+    try:
+        routing.check(settings, manifest.load(settings.model.folder).roles)
+    except (ConfigError, ModelUnusableError) as error:
+        return [_bad("routes", str(error), error.advice)]
+    return [_good(f"route {one.name}", routing.words(one)) for one in settings.routes]
 
 
 def _hurried(timeout_s: float) -> dict[str, float]:

@@ -71,6 +71,18 @@ class OrderKeyReusedError(NodeError):
     advice = "Give each order a key of its own; only its repeats have the same."
 
 
+class RouteSenderError(ConfigError):
+    code = "ROUTE_SENDER_UNKNOWN"
+    sentence = "route {rule!r} sends back to the sender, who is no dimse destination: {among}"
+    advice = "Name the senders in its calling_ae_titles, and a destination with each AE title."
+
+
+class RouteReferenceError(ConfigError):
+    code = "ROUTE_REFERENCE"
+    sentence = "route {rule!r} wants the result on a series that is none of {among}"
+    advice = "Name an input of the model as its reference, or leave it out."
+
+
 class PullSourceError(ConfigError):
     code = "PULL_SOURCE"
     sentence = "there is no archive of that name that studies can be pulled from"

@@ -20,6 +20,7 @@ from node import tables
 from node.cases import (
     WORKING,
     AssembledCase,
+    CaseRoute,
     CaseState,
     DeliveryReceipt,
     EncodedObject,
@@ -54,8 +55,9 @@ class Ledger(Recording, CaseFiles, Commitments):
         *,
         seen_instances: int,
         seen_choices: Mapping[Role, SeriesKey] | None = None,
+        route: CaseRoute | None = None,
     ) -> bool:
-        """Record what a case consists of and why nothing more is waited for.
+        """Record what a case consists of, why nothing more is waited for, where its result goes.
 
         Returns False, and changes nothing, when the case is no longer open or when more instances
         of the study have arrived than the `seen_instances` that the decision is based on, or when
@@ -73,6 +75,7 @@ class Ledger(Recording, CaseFiles, Commitments):
             own = tables.case_instance
             connection.execute(own.delete().where(own.c.case_id == case.case_id))
             connection.execute(own.insert(), members)
+            self._save_route(connection, case.case_id, route)
             values = {
                 "closed_at": time.time(),
                 "closed_by": case.closed_by.value,
@@ -81,6 +84,14 @@ class Ledger(Recording, CaseFiles, Commitments):
             }
             self._move(connection, case.case_id, CaseState.COMPLETE, values)
         return True
+
+    @staticmethod
+    def _save_route(connection: Connection, case_id: str, route: CaseRoute | None) -> None:
+        table = tables.case_route
+        connection.execute(table.delete().where(table.c.case_id == case_id))
+        if route is not None:
+            values = {**asdict(route), "destinations": list(route.destinations)}
+            connection.execute(table.insert().values(case_id=case_id, **values))
 
     def refuse_open_case(
         self,

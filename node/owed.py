@@ -52,6 +52,14 @@ def _is_wanted(one: EncodedObject, destination: Destination) -> bool:
     return one.kind in destination.kinds
 
 
+def routed(
+    case_id: str, ledger: LedgerReader, destinations: Sequence[Destination]
+) -> list[Destination]:
+    """Return the destinations that the result of a case goes to, as was decided of it."""
+    route = ledger.route(case_id)
+    return [one for one in destinations if route is None or one.name in route.destinations]
+
+
 def unserved(case_id: str, ledger: LedgerReader, destination: Destination) -> list[EncodedObject]:
     """Return the objects of a case that a destination wants and does not hold yet."""
     objects = wanted(ledger.results(case_id), destination)
@@ -87,7 +95,7 @@ def _unkept(
 def is_served(case_id: str, ledger: LedgerReader, destination: Destination) -> bool:
     """Say whether a destination holds, and where asked keeps, all that it wants of a case.
 
-    Results are purged (`node.retention`) only where this holds for every destination.
+    Results are purged (`node.retention`) only where this holds for each that it goes to.
     """
     return not (unserved(case_id, ledger, destination) or uncommitted(case_id, ledger, destination))
 
@@ -130,7 +138,7 @@ def standings(
                 if each.stage is Stage.DELIVER and each.destination == one.name
             ],
         )
-        for one in destinations
+        for one in routed(row.case_id, ledger, destinations)
     )
 
 

@@ -108,7 +108,7 @@ def next_jobs(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination])
         return [Job(case_id=row.case_id, run=row.run, stage=stage)]
     return [
         Job(case_id=row.case_id, run=row.run, stage=stage, destination=destination.name)
-        for destination in destinations
+        for destination in owed.routed(row.case_id, ledger, destinations)
         if not owed.is_served(row.case_id, ledger, destination)
     ]
 
@@ -270,7 +270,8 @@ class Pipeline:
         held_for = summary.held_for(shown, parts.settings.delivery)
         pages = pictures.draw(case, label_map, shown, parts.manifest, parts.spool)
         encoder = CaseEncoder(case, label_map, parts.manifest, parts.spool)
-        receivers = [*parts.settings.destinations, *([parts.keeps] if parts.keeps else [])]
+        routed = owed.routed(row.case_id, self._ledger, parts.settings.destinations)
+        receivers = [*routed, *([parts.keeps] if parts.keeps else [])]
         empty_seg = parts.settings.delivery.empty == "seg"
         main, *beside = encoder.objects(found, pages, receivers, empty_seg=empty_seg)
         self._pass("encode:written")

@@ -102,15 +102,17 @@ class Pulling:
                 watcher.progress(tally)
             return not self._ending.is_set() and self.orders.beat(row, tally)
 
-        wider: Plan | None = self._puller.plan(archive, row.study_instance_uid, _goes_on)
-        while wider is not None:
-            plan = wider
+        plan = self._puller.plan(archive, row.study_instance_uid, _goes_on)
+        while True:
             counts = {uid: len(many) for uid, many in plan.instances.items()}
             if not self.orders.planned(row, counts, plan.tally):
                 raise PullStoppedError
             watcher.planned(plan)
             tally = self._puller.fetch(archive, plan, _goes_on)
             wider = self._puller.widened(plan, tally)
+            if wider is None:
+                break
+            plan = wider
         self.orders.finish(row, tally)
         return tally
 

@@ -15,11 +15,13 @@ from node import rows, tables
 from node.cases import (
     AssembledCase,
     AssembledSeries,
+    CaseRoute,
     CaseState,
     DeliveryReceipt,
     EncodedObject,
     ObjectKind,
     ReceivedInstance,
+    Sender,
     SeriesDecision,
     Stage,
 )
@@ -166,6 +168,24 @@ class LedgerReader:
                 .order_by(table.c.received_at, table.c.sop_instance_uid)
             )
             return [rows.received_instance(row) for row in found]
+
+    def senders(self, study_instance_uid: str) -> list[Sender]:
+        """Return who sent instances of a study, in the order in which they were first seen."""
+        table = tables.sender
+        query = sa.select(table).where(table.c.study_instance_uid == study_instance_uid)
+        with self._reading() as connection:
+            found = connection.execute(query.order_by(table.c.seen_at))
+            return [Sender(**rows.values_of(row, Sender)) for row in found]
+
+    def route(self, case_id: str) -> CaseRoute | None:
+        """Return where the result of a case goes; None: to every destination."""
+        table = tables.case_route
+        with self._reading() as connection:
+            row = connection.execute(sa.select(table).where(table.c.case_id == case_id)).first()
+        if row is None:
+            return None
+        values = rows.values_of(row, CaseRoute)
+        return CaseRoute(**{**values, "destinations": tuple(values["destinations"])})
 
     def received(self, study_instance_uid: str) -> tuple[int, int]:
         """Return how many series and how many instances of a study were received."""

@@ -90,7 +90,8 @@ class Purger:
         for case_id in case_ids:
             row = self._ledger.case(case_id)
             if row.state not in _AWAITED or all(
-                owed.is_served(case_id, self._ledger, one) for one in self._destinations
+                owed.is_served(case_id, self._ledger, one)
+                for one in owed.routed(case_id, self._ledger, self._destinations)
             ):
                 yield case_id
 

@@ -27,12 +27,11 @@ from pydantic_settings import (
 )
 
 from converters import gate
-from converters.sequence_rules import Condition, Rule
-from converters.volume import Role
 from inference.note_codes import NOTE_CODES
 from node.cases import ObjectKind
 from node.errors import ConfigError
 from node.peers import AeTitle, Branch, Destination, Notify, Port, Seconds, Source
+from node.site_rules import SENDER, Route, SeriesRule
 
 _PREFIX, _DELIMITER = "NEUROSEG_", "__"
 
@@ -128,38 +127,6 @@ class Retention(Branch):
     rejected_days: Days = 90.0
     failed_days: Days = 180.0
     make_room: bool = False
-
-
-class SeriesCondition(Branch):
-    """What one attribute of a series must be; see `converters.sequence_rules.Condition`."""
-
-    matches: str | None = None
-    at_least: float | None = None
-    at_most: float | None = None
-    any_of: tuple[str, ...] = ()
-    none_of: tuple[str, ...] = ()
-    is_present: bool | None = None
-
-
-class SeriesRule(Branch):
-    """A series whose attributes are as asked serves `role`, or none: ``other``."""
-
-    name: str = Field(min_length=1, max_length=64)
-    role: Role = Field(pattern=r"^[a-z][a-z0-9_]{0,15}$")
-    where: dict[str, SeriesCondition]
-
-    @model_validator(mode="after")
-    def _can_hold(self) -> Self:
-        self.as_rule()
-        return self
-
-    def as_rule(self) -> Rule:
-        """Return the rule as `converters` applies it; raises ``ValueError`` for an impossible one.
-
-        Whether a role is one of the model's is checked where the model is known.
-        """
-        where = {keyword: Condition(**dict(one)) for keyword, one in self.where.items()}
-        return Rule(name=self.name, role=None if self.role == "other" else self.role, where=where)
 
 
 class Assemble(Branch):
@@ -299,6 +266,7 @@ class Settings(BaseSettings):
     predict: Predict = Predict()
     notify: Notify = Notify()
     destinations: tuple[Destination, ...] = ()
+    routes: tuple[Route, ...] = ()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")
@@ -312,6 +280,21 @@ class Settings(BaseSettings):
             raise ValueError("a destination wants probabilities, [model] probabilities is off")
         if self.delivery.empty == "report" and not all(one.sr for one in self.destinations):
             raise ValueError("[delivery] empty is report, a destination with sr = false gets none")
+        return self
+
+    @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> Self:
+        names = {one.name for one in self.destinations}
+        if SENDER in names:
+            raise ValueError(f"no destination can be called {SENDER}: routes mean the sender by it")
+        if len({one.name for one in self.routes}) < len(self.routes):
+            raise ValueError("two routes have the same name")
+        for one in self.routes:
+            if not {*(one.destinations or ())} <= {*names, SENDER}:
+                raise ValueError(f"route {one.name!r} names a destination that does not exist")
+            others = {*one.called_ae_titles} - {self.receive.ae_title}
+            if others and self.receive.check_called_ae_title:
+                raise ValueError(f"route {one.name!r}: check_called_ae_title keeps its titles out")
         return self
 
     @property

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
+from sqlalchemy.exc import IntegrityError
 
 from converters.sequences import SeriesKey
 from converters.volume import Role
 from node import tables, uids
-from node.cases import WORKING, CaseState, SeriesDecision
+from node.cases import WORKING, CaseState, Sender, SeriesDecision
 from node.errors import (
     CaseNotOpenError,
     CasePurgedError,
@@ -35,6 +37,15 @@ REOPENED = (CaseState.REJECTED, CaseState.FAILED)
 
 class CaseSteering(LedgerReader):
     """The part of the ledger that others than the pipeline write to."""
+
+    def note_sender(self, study_instance_uid: str, sender: Sender) -> None:
+        """Note who sends instances of a study, once."""
+        table = tables.sender
+        own = {"study_instance_uid": study_instance_uid, **asdict(sender)}
+        known = sa.select(table).where(*(table.c[name] == value for name, value in own.items()))
+        with suppress(IntegrityError), self._engine.begin() as connection:  # two at the same time
+            if connection.execute(known).first() is None:
+                connection.execute(table.insert().values(**own, seen_at=time.time()))
 
     def record_release(
         self, study_instance_uids: Iterable[str], *, model_id: str, released_at: datetime

@@ -242,6 +242,23 @@ pull = sa.Table(
     sa.Column("sentence", sa.Text),
     sa.Column("advice", sa.Text),
 )
+sender = sa.Table(
+    "sender",
+    metadata,
+    sa.Column("study_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("calling_ae_title", sa.String(16), primary_key=True),
+    sa.Column("called_ae_title", sa.String(16), primary_key=True),
+    sa.Column("calling_address", sa.String(64), primary_key=True),
+    sa.Column("seen_at", sa.Float, nullable=False),
+)
+case_route = sa.Table(
+    "case_route",
+    metadata,
+    sa.Column("case_id", sa.String(32), primary_key=True),
+    sa.Column("rule", sa.String(64), nullable=False),
+    sa.Column("destinations", sa.JSON, nullable=False),
+    sa.Column("reference_role", sa.String(16), nullable=False),
+)
 worker = sa.Table(
     "worker",
     metadata,

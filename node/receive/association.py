@@ -13,14 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pynetdicom import _config, evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import DimseServiceType
-from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.presentation import PresentationContext
 
 from node import logs, reports
@@ -49,6 +49,12 @@ _LOCAL_LIMIT_EXCEEDED = 2, 3, 2  # PS3.8 Table 9-21: transient, by the presentat
 def calling_ae_title(assoc: Association) -> str:
     """Return who opened an association."""
     return assoc.requestor.ae_title.strip()[:_AE_TITLE_LENGTH]
+
+
+def called_ae_title(assoc: Association) -> str:
+    """Return by which title we were called."""
+    asked = cast("A_ASSOCIATE", assoc.requestor.primitive)
+    return asked.called_ae_title.strip()[:_AE_TITLE_LENGTH]
 
 
 class _ProtocolError(Exception):
@@ -235,6 +241,8 @@ class _Messages(DIMSEServiceProvider):
             ),
             transfer_syntax_uid=str(context.transfer_syntax[0]),
             calling_ae_title=calling_ae_title(self.assoc),
+            called_ae_title=called_ae_title(self.assoc),
+            calling_address=str(self.assoc.requestor.address or ""),
         )
 
     def _answer(self, store: _Store) -> None:

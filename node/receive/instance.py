@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from node.cases import CommitmentReport, ReceivedInstance
+from node.cases import CommitmentReport, ReceivedInstance, Sender
 from node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import (
     InstanceMismatchError,
@@ -31,6 +31,7 @@ from node.spool import Spool
 
 _PREAMBLE = bytes(128) + b"DICM"
 _WRITE_BLOCK = 2**18
+_MOST_NOTED = 10_000
 
 _META_VERSION = b"\0\1"
 _SHORT_META = struct.Struct("<HH2sH")
@@ -50,6 +51,8 @@ class Offer:
     transfer_syntax_uid: str
     calling_ae_title: str
     study_instance_uid: str | None = None
+    called_ae_title: str = ""
+    calling_address: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +202,7 @@ class Intake:
     ) -> None:
         self._spool, self._ledger, self._model_id = spool, ledger, model_id
         self.limit_bytes, self._door = limit_bytes, door
+        self._noted: set[tuple[str, Sender]] = set()
         self._commit = GroupCommit(spool, ledger, model_id=model_id)
 
     def check_space(self) -> None:
@@ -249,6 +253,7 @@ class Intake:
         try:
             identifiers, sha256 = incoming.finish()
             instance = self._instance(incoming, identifiers, sha256)
+            self._note_sender(incoming.offer, identifiers.study_instance_uid)
             try:
                 folder = incoming.keep(self._spool, instance.path)
             except SpoolUnwritableError:
@@ -258,6 +263,21 @@ class Intake:
         finally:
             incoming.discard()
         return Kept(study_instance_uid=identifiers.study_instance_uid, is_new=is_new)
+
+    def _note_sender(self, offer: Offer, study_instance_uid: str) -> None:
+        """See to it that the ledger knows who sends a study, before an instance of it is kept."""
+        sender = Sender(
+            calling_ae_title=offer.calling_ae_title,
+            called_ae_title=offer.called_ae_title,
+            calling_address=offer.calling_address,
+        )
+        if (study_instance_uid, sender) in self._noted:
+            return
+        with in_the_ledger():
+            self._ledger.note_sender(study_instance_uid, sender)
+        if len(self._noted) >= _MOST_NOTED:
+            self._noted.clear()
+        self._noted.add((study_instance_uid, sender))
 
     def released(self, study_instance_uids: Collection[str]) -> None:
         """Note that a peer which brought instances of these studies has properly hung up.

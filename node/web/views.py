@@ -129,10 +129,11 @@ class CaseView:
     closed; while it is open, what it waits for stands in `waits_for` instead, and when somebody
     asked to close it with what there is in `completion_requested_at`. `held_for` are the notes that
     held or hold the result back, `released_at` is when somebody let it go, `purged_at` when its
-    files were deleted, `volumes_purged_at` when only the working volumes; `progress` is
-    that of the engine while it runs. `destinations` say how each one stands, as soon as there is a
-    result. `volumes` are those of labels, `regions` those of labels
-    taken together, which overlap, `lesions` those of the connected pieces; all of it and more is in
+    files were deleted, `volumes_purged_at` when only the working volumes; `progress` is that of the
+    engine while it runs. `route` is the rule that decided where the result goes, empty where none
+    held; `destinations` say how each one stands, as soon as there is a result. `volumes` are those
+    of labels, `regions` those of labels taken together, which overlap, `lesions` those of the
+    connected pieces; all of it and more is in
     `measurements`. `uncertainty` and `tta` are as the engine kept them.
     """
 
@@ -156,6 +157,7 @@ class CaseView:
     reason: str
     waits_for: str
     reference_role: str | None
+    route: str | None
     code: str | None
     sentence: str | None
     advice: str | None
@@ -195,6 +197,7 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
     series_count, instance_count = _received(ledger, row, decisions)
     return CaseView(
         **_of_row(row),
+        route=None if (route := ledger.route(row.case_id)) is None else route.rule,
         received_series=series_count,
         received_instances=instance_count,
         turnaround_s=_turnaround_s(row, receipts),

@@ -23,7 +23,8 @@ from node.peers import Source
 from node.pipeline import Parts
 from node.receive.scp import StorageScp
 from node.rows import CaseRow
-from node.settings import Assemble, Receive, SeriesRule, Settings
+from node.settings import Assemble, Receive, Settings
+from node.site_rules import SeriesRule
 from node.spool import Spool
 from tests import peers, phantoms
 from tests.nodes import MODEL

@@ -15,7 +15,8 @@ from node import settings
 from node.cases import Transport
 from node.errors import ConfigError
 from node.peers import Destination
-from node.settings import SeriesCondition, SeriesRule, Settings
+from node.settings import Settings
+from node.site_rules import Route, SeriesCondition, SeriesRule
 
 FILE = Path(__file__).parents[3] / "config" / "node.toml"
 SECRET = "hunter2-hunter2"
@@ -74,7 +75,7 @@ def test_the_file_names_every_setting_with_the_default_of_the_code() -> None:
     documented = tomllib.loads(FILE.read_text(encoding="utf-8"))
     expected = _tree(Settings())
     del expected["destinations"]  # shown as a comment, since the default is none
-    del expected["assemble"]["series_rules"]
+    del expected["assemble"]["series_rules"], expected["routes"]
     assert documented == expected
 
 
@@ -91,6 +92,18 @@ def test_the_example_destinations_are_valid(tmp_path: Path) -> None:
     lines = [line.removeprefix("# ").removeprefix("#") for line in example.splitlines()]
     loaded = settings.load(_written(tmp_path, "\n".join(lines)))
     assert [one.name for one in loaded.destinations] == ["pacs", "pacs-web", "share"]
+
+
+def test_every_setting_of_a_route_is_mentioned_in_the_file_and_the_example_is_valid(
+    tmp_path: Path,
+) -> None:
+    text = FILE.read_text(encoding="utf-8")
+    example = text[text.index("# [[routes]]") : text.index("# Where results go")]
+    for name in Route.model_fields:
+        assert re.search(rf"\b{name}\b", example), name
+    lines = [line.removeprefix("# ").removeprefix("#") for line in example.splitlines()]
+    pacs = "[[destinations]]\nname = 'pacs'\ntransport = 'stow'\nurl = 'http://h/d'"
+    assert len(settings.load(_written(tmp_path, "\n".join([*lines, pacs]))).routes) == 1
 
 
 def test_every_condition_of_a_series_rule_is_mentioned_in_the_file() -> None:
