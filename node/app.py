@@ -212,6 +212,7 @@ def _web_tls(web: Web) -> ServerTls | None:
 
 def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
     """Close, convert, encode and deliver cases until told to stop."""
+    from node import model_set
     from node.closing import Closer
     from node.jobs import Jobs
     from node.notify.notifier import Notifier
@@ -223,20 +224,24 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
     stopping = _stop_signal()
     spool, ledger, manifest = open_stores(settings)
     parts = Parts(
-        settings=settings, ledger=ledger, spool=spool, manifest=manifest, boundary=boundary
+        settings=settings,
+        ledger=ledger,
+        spool=spool,
+        manifest=manifest,
+        further=model_set.further(settings),
+        boundary=boundary,
     )
-    queues = {
-        Stage.CONVERT: settings.jobs.workers,
-        Stage.ENCODE: settings.jobs.workers,
-        Stage.DELIVER: _DELIVERIES_AT_ONCE,
-    }
+    queues = dict.fromkeys((Stage.CONVERT, Stage.ENCODE), settings.jobs.workers)
+    queues[Stage.DELIVER] = _DELIVERIES_AT_ONCE
     worker, sweeper = _worker(parts, "work", queues)
     jobs = Jobs(settings.jobs_url)
     closer = Closer(parts, jobs)
     purger = Purger(ledger, spool, settings.retention, settings.destinations)
     notifier = Notifier(Outbox(ledger.engine), settings.notify, boundary)
     executor_id = settings.jobs.executor_id("work")
-    pulling = Pulling(settings, spool, ledger, manifest, executor_id=executor_id)
+    pulling = Pulling(
+        settings, spool, ledger, manifest, executor_id=executor_id, further=parts.further
+    )
     tickers = [
         _beating(ledger, settings, "work"),
         sweeper,
@@ -275,27 +280,19 @@ def _watching(settings: Settings, ledger: Ledger) -> tuple[Ticker, ...]:
 
 def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
     """Load the model, then segment cases until told to stop."""
-    from inference import model as models
     from node.pipeline import Parts
-    from node.segment import segment_case
+    from node.segment import CaseModels, segment_case
     from node.turns import Turns
 
     stopping = _stop_signal()
     spool, ledger, manifest = open_stores(settings)
-    model = models.load(
-        manifest,
-        device=settings.model.device,
-        threads=settings.model.threads,
-        mask_folder=settings.model.brain_mask_folder,
-        tta=settings.model.tta,
-        uncertainty=settings.model.uncertainty,
-        probabilities=settings.model.probabilities,
-    )
+    models = CaseModels(manifest, settings)
     detail: dict[str, Any] = {
         "model_id": manifest.model_id,
         "weights_sha256": manifest.weights_sha256,
-        "device": model.device,
-        "runtime": model.runtime.name,
+        "device": models.first.device,
+        "runtime": models.first.runtime.name,
+        "further": [one.weights_sha256 for one in models.further],
     }
     turns = Turns()
 
@@ -305,7 +302,9 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
 
         try:
             with turns.turn():
-                return segment_case(case, model, spool, _progress, stop)
+                return segment_case(
+                    case, models.of(ledger.case(case.case_id).model_id), spool, _progress, stop
+                )
         finally:
             for key in ("case_id", "windows_done", "window_count"):
                 detail.pop(key, None)
@@ -315,15 +314,16 @@ def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:
         ledger=ledger,
         spool=spool,
         manifest=manifest,
+        further=models.further,
         segmenter=_segment,
         boundary=boundary,
     )
-    predictor, looking = _predicting(parts, model, turns)
+    predictor, looking = _predicting(parts, models.first, turns)
     worker, sweeper = _worker(parts, "infer", {Stage.SEGMENT: 1})
     beat = _beating(ledger, settings, "infer", detail)
     for ticker in (sweeper, *looking):
         ticker.start()
-    _say_what_runs(model)
+    _say_what_runs(models.first)
     stopping.wait()
     predictor.end()
     for ticker in (sweeper, *looking, beat):

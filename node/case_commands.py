@@ -89,8 +89,7 @@ def _what(row: CaseRow) -> str:
 @click.pass_obj
 def show(settings: Settings, case_id: str) -> None:
     """Show a case: its series with their numbers, what was tried, how it stands and why."""
-    from inference import manifest as manifests
-    from node import owed, series_table
+    from node import model_set, owed, series_table
 
     with reading(settings) as ledger:
         row = ledger.case(case_id)
@@ -101,7 +100,7 @@ def show(settings: Settings, case_id: str) -> None:
     rows = series_table.numbered(decisions)
     _print_head(row, series_count, image_count)
     if rows:
-        series_table.show(rows, manifests.load(settings.model.folder).roles)
+        series_table.show(rows, model_set.roles(settings))
     numbers = {(one.decision.series_instance_uid, one.decision.part): one.number for one in rows}
     for role, key in choices.items():
         click.echo(f"  chosen by hand: {role} = {numbers.get(key, 'a series that is not here')}")
@@ -244,12 +243,11 @@ def choose(settings: Settings, case_id: str, choices: tuple[str, ...], *, is_non
     The choices replace all earlier ones. Roles that are not named are left to the node.
     """
     from converters.sequences import SeriesKey
-    from inference import manifest as manifests
-    from node import series_table
+    from node import model_set, series_table
 
     if is_none == bool(choices):
         raise click.UsageError("name at least one ROLE=NUMBER, or give --none")
-    roles = manifests.load(settings.model.folder).roles
+    roles = model_set.roles(settings)
     with writing(settings) as ledger:
         ledger.case(case_id)
         rows = series_table.numbered(ledger.decisions(case_id))

@@ -162,12 +162,14 @@ class Sender:
 class CaseRoute:
     """Where the result of a case goes, decided when it was closed.
 
-    `rule` is the route of the settings, empty where none held; `destinations` are names.
+    `rule` is the route of the settings, empty where none held; `destinations` are names, and
+    `models` the names of those that work on the study, None: all.
     """
 
     rule: str
     destinations: tuple[str, ...]
     reference_role: Role = ""
+    models: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

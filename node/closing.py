@@ -6,7 +6,7 @@ whose job the engine has given up is failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
@@ -14,16 +14,14 @@ from typing import Final, NamedTuple, TypeAlias
 from sqlalchemy.exc import SQLAlchemyError
 
 from converters.errors import CodedError
-from converters.headers import read_header
 from converters.sequences import SeriesKey
 from converters.volume import Role
 from inference.manifest import Manifest
-from node import assemble, logs, owed, routing, source
+from node import assemble, logs, model_set, owed, routing, source
 from node.arrivals import Arrivals
 from node.assemble import Close, Decision, Expectation, OpenCase, Rules, SeriesFacts, Wait
 from node.cases import (
     WORKING,
-    AssembledCase,
     AssembledSeries,
     CaseRoute,
     CaseState,
@@ -34,8 +32,9 @@ from node.cases import (
 )
 from node.clocks import SteadyClock
 from node.disposition import coded, ending_of
+from node.door_errors import RouteLeftOutError
 from node.errors import ConfigError, JobCrashedError, NothingNewError
-from node.facts import FactReader, Site, read_facts
+from node.facts import FactReader, Site, first_readable, read_facts
 from node.jobs import Jobs
 from node.orders import OrderBook
 from node.pipeline import Parts, finish_if_served, next_jobs
@@ -66,8 +65,12 @@ class Closer:
         self._parts = parts
         self._ledger = parts.ledger
         self._jobs = jobs
-        self._rules = rules_of(parts.manifest, parts.settings.assemble)
-        self._facts = FactReader(parts.spool, site_of(parts.manifest, parts.settings))
+        self._rules = {
+            one.id: rules_of(one, parts.settings.assemble)
+            for one in (parts.manifest, *parts.further)
+        }
+        site = site_of(parts.manifest, parts.settings, parts.further)
+        self._facts = FactReader(parts.spool, site)
         self._source = source.from_settings(
             parts.settings.source, calling_ae_title=parts.settings.receive.ae_title
         )
@@ -98,24 +101,30 @@ class Closer:
 
     def _look_at(self, row: CaseRow, now: datetime) -> None:
         steady = self._arrivals.told_steadily(row)
-        case = open_case(steady)
-        if not assemble.is_worth_asking(case, self._rules, now):
+        case, rules = open_case(steady), self._rules[self._parts.manifest_of(row).id]
+        if not assemble.is_worth_asking(case, rules, now):
             return
         expected = self._expected(row, case, now)
         state = row.updated_at, row.last_received_at, row.released_at, expected
         earlier, asked_at = self._asked.get(row.case_id, (None, now))
         is_same = state == earlier
-        if is_same and not assemble.is_worth_asking(case, self._rules, now, asked_at):
+        if is_same and not assemble.is_worth_asking(case, rules, now, asked_at):
             return
         decision, seen = self._decide(steady, expected, now)
         if isinstance(decision, Wait):
             self._asked[row.case_id] = state, now
             self._note(row, decision)
+            return
+        route = self._route(row)
+        manifest = self._parts.manifest_of(row)
+        if route is not None and route.models is not None and manifest.id not in route.models:
+            ending = ending_of(RouteLeftOutError(rule=route.rule), CaseState.CANCELLED)
+            self._end(row, ending, decision.decisions, seen, route)
         elif isinstance(decision, Close):
-            self._close(row, decision, seen)
+            self._close(row, decision, seen, route)
         else:
             ending = ending_of(decision.error, CaseState.REJECTED)
-            if self._end(row, ending, decision.decisions, seen):
+            if self._end(row, ending, decision.decisions, seen, route):
                 logs.get().warning(
                     "case.rejected",
                     case_id=row.case_id,
@@ -127,7 +136,8 @@ class Closer:
         case = open_case(row, self._ledger.choices(row.case_id))
         instances = self._ledger.study_instances(row.study_instance_uid)
         facts = self._facts_of(row, instances)
-        decision = assemble.decide(case, facts, self._rules, now, expected)
+        rules = self._rules[self._parts.manifest_of(row).id]
+        decision = assemble.decide(case, facts, rules, now, expected)
         return decision, _Seen(len(instances), case.by_hand)
 
     def _end(
@@ -136,6 +146,7 @@ class Closer:
         ending: Ending,
         decisions: Iterable[SeriesDecision],
         seen: _Seen,
+        route: CaseRoute | None,
     ) -> bool:
         """End an open case; False when more has arrived and the next round decides anew."""
         ended = self._ledger.refuse_open_case(
@@ -144,18 +155,18 @@ class Closer:
             decisions,
             seen_instances=seen.instance_count,
             seen_choices=seen.choices,
+            also_for=self._others(row, route),
         )
         if ended:
             self._forget(row)
         return ended
 
-    def _close(self, row: CaseRow, decision: Close, seen: _Seen) -> None:
+    def _close(self, row: CaseRow, decision: Close, seen: _Seen, route: CaseRoute | None) -> None:
         if self._changes_nothing(row, decision):
             ending = ending_of(NothingNewError(), CaseState.CANCELLED)
-            if self._end(row, ending, decision.decisions, seen):
+            if self._end(row, ending, decision.decisions, seen, route):
                 logs.get().info("case.cancelled", case_id=row.case_id, code=ending.code)
             return
-        route = self._route(row, decision.case)
         case = decision.case
         if route is not None and route.reference_role in {one.role for one in case.series}:
             case = replace(case, reference_role=route.reference_role)
@@ -165,7 +176,8 @@ class Closer:
             decision.reason,
             seen_instances=seen.instance_count,
             seen_choices=seen.choices,
-            route=route,
+            route=self._in_the_shadow(row, route),
+            also_for=self._others(row, route),
         )
         if closed:
             self._forget(row)
@@ -180,14 +192,30 @@ class Closer:
             )
             self._submit(self._ledger.case(row.case_id))
 
-    def _route(self, row: CaseRow, case: AssembledCase) -> CaseRoute | None:
+    def _route(self, row: CaseRow) -> CaseRoute | None:
         """Return where the result goes, by who sent the study and the header of an image."""
-        if not self._parts.settings.routes:
+        settings, spool = self._parts.settings, self._parts.spool
+        if not settings.routes:
             return None
-        first = case.series[0].instances[0]
-        header = read_header(self._parts.spool.instance_path(first.path), instance=0)
-        senders = self._ledger.senders(row.study_instance_uid)
-        return routing.decide(self._parts.settings, senders, header)
+        held = self._ledger.study_instances(row.study_instance_uid)
+        header = first_readable([spool.instance_path(one.path) for one in held])
+        return routing.decide(settings, self._ledger.senders(row.study_instance_uid), header)
+
+    def _in_the_shadow(self, row: CaseRow, route: CaseRoute | None) -> CaseRoute | None:
+        """Return the route of a case whose model may be one that delivers nothing."""
+        parts = self._parts
+        if not model_set.is_shadow(parts.manifest_of(row), parts.settings, parts.further):
+            return route
+        reference = "" if route is None else route.reference_role
+        return CaseRoute(rule="shadow", destinations=(), reference_role=reference)
+
+    def _others(self, row: CaseRow, route: CaseRoute | None) -> list[str]:
+        """Return the models that work on the study, too, once the first one has been decided."""
+        parts = self._parts
+        if parts.manifest_of(row) is not parts.manifest:
+            return []
+        wanted = None if route is None else route.models
+        return [one.model_id for one in parts.further if wanted is None or one.id in wanted]
 
     def _changes_nothing(self, row: CaseRow, decision: Close) -> bool:
         """Say whether an earlier revision, still good, was made from the very same instances."""
@@ -319,25 +347,26 @@ def rules_of(manifest: Manifest, waiting: Assemble) -> Rules:
     )
 
 
-def site_of(manifest: Manifest, settings: Settings) -> Site:
+def site_of(manifest: Manifest, settings: Settings, further: Sequence[Manifest] = ()) -> Site:
     """Return what the site says of its series.
 
     Raises
     ------
     ConfigError
-        A rule names a role that neither the model nor anybody else knows, or a destination one
-        that the model has not.
+        A rule names a role that neither the models nor anybody else knows, or a destination or a
+        route one that the models have not.
     """
-    known = {*manifest.roles, *_COMMON_ROLES}
+    roles = model_set.roles_of(manifest, further)
+    known = {*roles, *_COMMON_ROLES}
     rules = tuple(one.as_rule() for one in settings.assemble.series_rules)
     for rule in rules:
         if rule.role is not None and rule.role not in known:
             among = ", ".join([*sorted(known), "other"])
             reason = f"assemble.series_rules {rule.name!r}: role is none of {among}"
             raise ConfigError(reason=reason)
-    routing.check(settings, manifest.roles)
+    routing.check(settings, roles)
     for one in settings.destinations:
-        if not {*one.also} <= {*manifest.roles}:
-            among = ", ".join(manifest.roles)
+        if not {*one.also} <= {*roles}:
+            among = ", ".join(roles)
             raise ConfigError(reason=f"destinations {one.name!r}: also is none of {among}")
     return Site(rules=rules, limits=settings.geometry.as_limits())

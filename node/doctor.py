@@ -16,7 +16,7 @@ import ssl
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ import sqlalchemy as sa
 
 from inference import manifest
 from inference.errors import ModelUnusableError
-from node import routing, schema
+from node import model_set, routing, schema
 from node import settings as settings_file
 from node.access import Gate
 from node.cases import Transport
@@ -35,7 +35,7 @@ from node.dimse import IMPLEMENTATION_CLASS_UID
 from node.errors import ConfigError, NodeError, NotificationFailedError
 from node.notify import mail, webhook
 from node.peers import Destination, Notify
-from node.settings import Model, Receive, Settings, Spool, Web
+from node.settings import FurtherModel, Model, Receive, Settings, Spool, Web
 from node.spool import sync_folder
 from node.tables import SCHEMA_VERSION
 from node.tls import ServerTls
@@ -80,6 +80,7 @@ def checks(settings: Settings, config_path: Path | None) -> list[Finding]:
         _database("ledger", settings.ledger_url, schema_version=SCHEMA_VERSION),
         _database("jobs", settings.jobs_url),
         _model(settings.model),
+        *(_further_model(settings, one) for one in settings.further_models),
         _torch(),
         _device(settings.model, Path("/dev")),
         _receive_port(settings.receive),
@@ -250,6 +251,11 @@ def _model(model: Model) -> Finding:
     return _good("model", f"{found.model_id}, weights as declared")
 
 
+def _further_model(settings: Settings, further: FurtherModel) -> Finding:
+    found = _model(settings.model.model_copy(update={"folder": further.folder}))
+    return replace(found, name=f"model {further.folder.name}")
+
+
 # -- ports ----------------------------------------------------------------------------------------
 
 
@@ -365,7 +371,7 @@ def _routes(settings: Settings) -> list[Finding]:
     if not settings.routes:
         return []
     try:
-        routing.check(settings, manifest.load(settings.model.folder).roles)
+        routing.check(settings, model_set.roles(settings))
     except (ConfigError, ModelUnusableError) as error:
         return [_bad("routes", str(error), error.advice)]
     return [_good(f"route {one.name}", routing.words(one)) for one in settings.routes]

@@ -77,6 +77,12 @@ class RouteSenderError(ConfigError):
     advice = "Name the senders in its calling_ae_titles, and a destination with each AE title."
 
 
+class RouteLeftOutError(NodeError):
+    code = "ROUTE_OTHER_MODEL"
+    sentence = "route {rule!r} has other models work on the study"
+    advice = "Nothing has to be done; name the model in the route where it should work on it, too."
+
+
 class RouteReferenceError(ConfigError):
     code = "ROUTE_REFERENCE"
     sentence = "route {rule!r} wants the result on a series that is none of {among}"

@@ -109,7 +109,7 @@ def facts_of(
     except OSError:
         raise
     except InputRejectedError as error:
-        return (_faulty(_first_readable(files), instances, site.rules, error),)
+        return (_faulty(first_readable(files), instances, site.rules, error),)
     except Exception as error:  # noqa: BLE001 - one series; its neighbours go on
         fault = SeriesUnreadableError(kind=type(error).__name__)
         return (_faulty(Dataset(), instances, (), fault),)
@@ -189,7 +189,7 @@ def _faulty(
     )
 
 
-def _first_readable(files: Sequence[Path]) -> Dataset:
+def first_readable(files: Sequence[Path]) -> Dataset:
     """Return the header of the first file that has one, an empty one when none has."""
     for file in files:
         try:

@@ -47,7 +47,7 @@ class Ledger(Recording, CaseFiles, Commitments):
 
     # -- closing a case -----------------------------------------------------------------------
 
-    def close_case(
+    def close_case(  # noqa: PLR0913 - what is decided of a case, in one transaction
         self,
         case: AssembledCase,
         decisions: Iterable[SeriesDecision],
@@ -56,12 +56,14 @@ class Ledger(Recording, CaseFiles, Commitments):
         seen_instances: int,
         seen_choices: Mapping[Role, SeriesKey] | None = None,
         route: CaseRoute | None = None,
+        also_for: Sequence[str] = (),
     ) -> bool:
         """Record what a case consists of, why nothing more is waited for, where its result goes.
 
         Returns False, and changes nothing, when the case is no longer open or when more instances
         of the study have arrived than the `seen_instances` that the decision is based on, or when
         an operator has chosen other series than the `seen_choices` (None: those do not count).
+        The study's cases of the models `also_for` are opened or told that more has come.
         """
         members = [
             {"case_id": case.case_id, "sop_instance_uid": one.sop_instance_uid, "role": series.role}
@@ -83,6 +85,7 @@ class Ledger(Recording, CaseFiles, Commitments):
                 "reference_role": case.reference_role,
             }
             self._move(connection, case.case_id, CaseState.COMPLETE, values)
+            self._open_for(connection, case.case_id, also_for)
         return True
 
     @staticmethod
@@ -90,8 +93,14 @@ class Ledger(Recording, CaseFiles, Commitments):
         table = tables.case_route
         connection.execute(table.delete().where(table.c.case_id == case_id))
         if route is not None:
-            values = {**asdict(route), "destinations": list(route.destinations)}
-            connection.execute(table.insert().values(case_id=case_id, **values))
+            connection.execute(
+                table.insert().values(
+                    case_id=case_id,
+                    rule=route.rule,
+                    destinations=list(route.destinations),
+                    reference_role=route.reference_role,
+                )
+            )
 
     def refuse_open_case(
         self,
@@ -101,14 +110,22 @@ class Ledger(Recording, CaseFiles, Commitments):
         *,
         seen_instances: int,
         seen_choices: Mapping[Role, SeriesKey] | None = None,
+        also_for: Sequence[str] = (),
     ) -> bool:
-        """End a case that is still open; the same guard as `close_case`."""
+        """End a case that is still open; guard and `also_for` as in `close_case`."""
         with self._engine.begin() as connection:
             if not self._is_as_seen(connection, case_id, seen_instances, seen_choices):
                 return False
             self._save_decisions(connection, case_id, decisions)
             self._end(connection, case_id, ending)
+            self._open_for(connection, case_id, also_for)
         return True
+
+    def _open_for(self, connection: Connection, case_id: str, model_ids: Sequence[str]) -> None:
+        """Open the cases of further models, in the transaction that decides the first one's."""
+        row = self._locked(connection, case_id)
+        for model_id in model_ids:
+            self._touch_case(connection, row.study_instance_uid, model_id, row.last_received_at)
 
     def _is_as_seen(
         self,

@@ -15,7 +15,6 @@ import click
 from converters.errors import CodedError
 from converters.volume import LabelMap, Role
 from inference import manifest as manifests
-from inference import model as models
 from node import assemble, closing, explain, facts, folder, series_table
 from node.assemble import Close, Refuse
 from node.bar import WindowBar
@@ -27,7 +26,7 @@ from node.peers import Destination, SegForm
 from node.pipeline import Parts, Pipeline, Stop, next_jobs
 from node.receive.instance import Intake, Offer
 from node.rows import CaseRow
-from node.segment import segment_case
+from node.segment import load_model, segment_case
 from node.settings import Settings
 from node.spool import Spool
 
@@ -189,15 +188,7 @@ def _closed(row: CaseRow, parts: Parts) -> CaseRow:
 def _perform(row: CaseRow, parts: Parts) -> None:
     model_settings = parts.settings.model
     click.echo(f"model: {parts.manifest.title}")
-    model = models.load(
-        parts.manifest,
-        device=model_settings.device,
-        threads=model_settings.threads,
-        mask_folder=model_settings.brain_mask_folder,
-        tta=model_settings.tta,
-        uncertainty=model_settings.uncertainty,
-        probabilities=model_settings.probabilities,
-    )
+    model = load_model(parts.manifest, model_settings)
 
     def _segment(case: AssembledCase, stop: Stop) -> LabelMap:
         return segment_case(case, model, parts.spool, WindowBar(), stop)

@@ -34,7 +34,7 @@ from converters.preview import render_preview
 from converters.volume import LabelMap
 from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
-from node import convert, disposition, logs, measuring, owed, pictures, summary
+from node import convert, disposition, logs, measuring, model_set, owed, pictures, summary
 from node.cases import (
     WORKING,
     AssembledCase,
@@ -95,8 +95,13 @@ class Parts:
     spool: Spool
     manifest: Manifest
     segmenter: Segmenter | None = None
+    further: tuple[Manifest, ...] = ()
     keeps: Destination | None = None  # what is made of whatever it would get, though nobody sends
     boundary: Boundary | None = None
+
+    def manifest_of(self, row: CaseRow) -> Manifest:
+        """Return the model of a case."""
+        return model_set.of_case(row.model_id, self.manifest, self.further)
 
 
 def next_jobs(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination]) -> list[Job]:
@@ -230,7 +235,7 @@ class Pipeline:
 
     def _convert(self, row: CaseRow, _: Job) -> None:
         case = self._ledger.assembled(row.case_id)
-        manifest, settings = self._parts.manifest, self._parts.settings
+        manifest, settings = self._parts.manifest_of(row), self._parts.settings
         convert.convert_case(
             case,
             manifest.roles,
@@ -258,18 +263,17 @@ class Pipeline:
 
     def _encode(self, row: CaseRow, _: Job) -> None:
         parts = self._parts
+        manifest = parts.manifest_of(row)
         case = self._ledger.assembled(row.case_id)
-        label_map = convert.read_labels(
-            case, parts.manifest.segments, parts.manifest.model_id, parts.spool
-        )
-        self._preview(case, label_map)
-        found = measuring.of(label_map, parts.manifest)
-        measured = measuring.content_of(found, case, parts.manifest)
+        label_map = convert.read_labels(case, manifest.segments, manifest.model_id, parts.spool)
+        self._preview(case, label_map, manifest)
+        found = measuring.of(label_map, manifest)
+        measured = measuring.content_of(found, case, manifest)
         measuring.write(measured, case, parts.spool)
-        shown = summary.of(case, label_map, measured, parts.manifest, parts.spool)
+        shown = summary.of(case, label_map, measured, manifest, parts.spool)
         held_for = summary.held_for(shown, parts.settings.delivery)
-        pages = pictures.draw(case, label_map, shown, parts.manifest, parts.spool)
-        encoder = CaseEncoder(case, label_map, parts.manifest, parts.spool)
+        pages = pictures.draw(case, label_map, shown, manifest, parts.spool)
+        encoder = CaseEncoder(case, label_map, manifest, parts.spool)
         routed = owed.routed(row.case_id, self._ledger, parts.settings.destinations)
         receivers = [*routed, *([parts.keeps] if parts.keeps else [])]
         empty_seg = parts.settings.delivery.empty == "seg"
@@ -280,10 +284,10 @@ class Pipeline:
         if held_for:
             logs.get().warning("case.held", case_id=row.case_id, reason=", ".join(held_for))
 
-    def _preview(self, case: AssembledCase, label_map: LabelMap) -> None:
+    def _preview(self, case: AssembledCase, label_map: LabelMap, manifest: Manifest) -> None:
         parts = self._parts
         reference = convert.read_volume(case, case.reference_role, parts.spool)
-        picture = render_preview(reference, label_map, caption=parts.manifest.title)
+        picture = render_preview(reference, label_map, caption=manifest.title)
         final = parts.spool.case_folder(case.case_id) / "preview.png"
         parts.spool.publish(final, lambda part: part.write_bytes(picture))
 

@@ -81,14 +81,14 @@ class Puller:
         Takes the instances, as those that are sent.
     spool, ledger : Spool, Ledger
         Hold and know what is stored.
-    rules : Rules
-        What the model needs.
+    rules : sequence of Rules
+        What each model needs, that of the first one first.
     site : Site
         What the site says of its series.
     """
 
     def __init__(
-        self, intake: Intake, spool: Spool, ledger: Ledger, *, rules: Rules, site: Site
+        self, intake: Intake, spool: Spool, ledger: Ledger, *, rules: Sequence[Rules], site: Site
     ) -> None:
         self._intake, self._spool, self._ledger = intake, spool, ledger
         self._rules, self._site = rules, site
@@ -118,11 +118,11 @@ class Puller:
             for uid, many in found.items()
             for one in self._facts(many, _instances(study_instance_uid, uid, many.by_uid))
         )
-        needed = chosen(known, self._rules)
+        needed = frozenset[str]().union(*(chosen(known, one) for one in self._rules))
         return Plan(
             study_instance_uid=study_instance_uid,
             known=known,
-            cast=casting.cast(known, self._rules.roles, {}),
+            cast=casting.cast(known, self._rules[0].roles, {}),
             everything={uid: tuple(many) for uid, many in headers.items()},
             needed=needed,
             is_certain=not any(one.is_sample for one in found.values()),
@@ -143,7 +143,7 @@ class Puller:
             return None
         stored = self._ledger.study_instances(plan.study_instance_uid)
         known = facts.read_facts(stored, self._spool, self._site)
-        if not _lacks(casting.cast(known, self._rules.roles, {}), self._rules):
+        if not any(_lacks(casting.cast(known, one.roles, {}), one) for one in self._rules):
             return None
         images = sum(map(len, plan.everything.values()))
         whole = replace(

@@ -7,6 +7,7 @@ the next one, and what is stored is not fetched again.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -48,6 +49,8 @@ class Pulling:
         The model that they are for.
     executor_id : str
         Who pulls, for the ledger.
+    further : sequence of Manifest
+        More models that they are for.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Pulling:
         manifest: Manifest,
         *,
         executor_id: str,
+        further: Sequence[Manifest] = (),
     ) -> None:
         self._settings, self._executor_id = settings, executor_id
         self.orders = PullOrders(ledger.engine, timeout_s=settings.jobs.heartbeat_timeout_s)
@@ -68,8 +72,8 @@ class Pulling:
             limit_bytes=settings.receive.max_instance_bytes,
             door=PULLED,
         )
-        self._ledger, self._site = ledger, closing.site_of(manifest, settings)
-        rules = closing.rules_of(manifest, settings.assemble)
+        self._ledger, self._site = ledger, closing.site_of(manifest, settings, further)
+        rules = [closing.rules_of(one, settings.assemble) for one in (manifest, *further)]
         self._puller = Puller(intake, spool, ledger, rules=rules, site=self._site)
         self._ending = threading.Event()
 

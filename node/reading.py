@@ -184,8 +184,11 @@ class LedgerReader:
             row = connection.execute(sa.select(table).where(table.c.case_id == case_id)).first()
         if row is None:
             return None
-        values = rows.values_of(row, CaseRoute)
-        return CaseRoute(**{**values, "destinations": tuple(values["destinations"])})
+        return CaseRoute(
+            rule=row.rule,
+            destinations=tuple(row.destinations),
+            reference_role=row.reference_role,
+        )
 
     def received(self, study_instance_uid: str) -> tuple[int, int]:
         """Return how many series and how many instances of a study were received."""

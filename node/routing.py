@@ -72,6 +72,7 @@ def decide(settings: Settings, senders: Sequence[Sender], header: Dataset) -> Ca
             rule=route.name,
             destinations=tuple(dict.fromkeys(places)),
             reference_role=route.reference,
+            models=route.models,
         )
     return CaseRoute(rule="", destinations=everybody) if settings.routes else None
 
@@ -120,4 +121,5 @@ def words(route: Route) -> str:
     ]
     places = "all destinations" if route.destinations is None else ", ".join(route.destinations)
     grid = f", on the grid of {route.reference}" if route.reference else ""
-    return f"{', '.join(asked) or 'whatever else comes'}: to {places or 'nobody'}{grid}"
+    models = "" if route.models is None else f", by {', '.join(route.models) or 'no model'}"
+    return f"{', '.join(asked) or 'whatever else comes'}: to {places or 'nobody'}{grid}{models}"

@@ -7,11 +7,49 @@ from dataclasses import asdict
 from typing import Any
 
 from converters.volume import LabelMap, Volume
+from inference import model as models
+from inference.manifest import Manifest
 from inference.model import LoadedModel
 from inference.predict import Prediction, predict
-from node import convert, findings
+from node import convert, findings, model_set
 from node.cases import AssembledCase
+from node.settings import Model, Settings
 from node.spool import Spool
+
+
+def load_model(manifest: Manifest, settings: Model) -> LoadedModel:
+    """Return a model as the settings want it; raises what `inference.model.load` does."""
+    return models.load(
+        manifest,
+        device=settings.device,
+        threads=settings.threads,
+        mask_folder=settings.brain_mask_folder,
+        tta=settings.tta,
+        uncertainty=settings.uncertainty,
+        probabilities=settings.probabilities,
+    )
+
+
+class CaseModels:
+    """Every model that segments cases, loaded, and ready before the first case.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The first one.
+    settings : Settings
+        Name the others, and where all of them run.
+    """
+
+    def __init__(self, manifest: Manifest, settings: Settings) -> None:
+        self._manifest, self.further = manifest, model_set.further(settings)
+        everyone = (manifest, *self.further)
+        self._loaded = {one.id: load_model(one, settings.model) for one in everyone}
+        self.first = self._loaded[manifest.id]
+
+    def of(self, model_id: str) -> LoadedModel:
+        """Return the one that works on a case."""
+        return self._loaded[model_set.of_case(model_id, self._manifest, self.further).id]
 
 
 def segment_case(

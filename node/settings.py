@@ -177,6 +177,14 @@ class Model(Branch):
     tta: bool = False
     uncertainty: bool = False
     probabilities: bool = False
+    shadow: bool = False
+
+
+class FurtherModel(Branch):
+    """A model that works on studies beside the first one, as `Model` says how."""
+
+    folder: Path
+    shadow: bool = False
 
 
 class Jobs(Branch):
@@ -260,6 +268,7 @@ class Settings(BaseSettings):
     geometry: Geometry = Geometry()
     align: Align = Align()
     model: Model = Model()
+    further_models: tuple[FurtherModel, ...] = ()
     jobs: Jobs = Jobs()
     ledger: Ledger = Ledger()
     delivery: Delivery = Delivery()

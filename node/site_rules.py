@@ -51,7 +51,7 @@ class Route(Branch):
     """Where a study goes whose sender and attributes are as asked; what is not asked holds.
 
     Without `destinations` results go to all, with none to nobody; without `reference` the result
-    lies on the grid that the model names.
+    lies on the grid that the model names; without `models` all of them work on the study.
     """
 
     name: str = Field(min_length=1, max_length=64)
@@ -60,6 +60,7 @@ class Route(Branch):
     calling_addresses: tuple[str, ...] = ()
     where: dict[str, SeriesCondition] = Field(default_factory=dict)
     destinations: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
     reference: Role = Field(default="", pattern=r"^([a-z][a-z0-9_]{0,15})?$")
 
     @field_validator("calling_addresses")

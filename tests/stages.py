@@ -46,9 +46,11 @@ def bright_is_tumour(spool: Spool) -> Segmenter:
     return _segment
 
 
-def take_in(paths: list[Path], spool: Spool, ledger: Ledger) -> None:
+def take_in(
+    paths: list[Path], spool: Spool, ledger: Ledger, *, model_id: str = MANIFEST.model_id
+) -> None:
     """Put files into the spool and the ledger as the receiver does."""
-    intake = Intake(spool, ledger, model_id=MANIFEST.model_id, limit_bytes=2**30)
+    intake = Intake(spool, ledger, model_id=model_id, limit_bytes=2**30)
     for path in paths:
         ds = dcmread(path, stop_before_pixels=True)
         incoming = intake.begin(

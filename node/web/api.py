@@ -223,8 +223,8 @@ class Api:
         return as_json(machine.read(self._sources))
 
     def models(self, _: Request) -> Response:
-        """Answer what the model that is served takes and gives."""
-        return as_json(ModelsView(models=(cards.card(self._sources),)))
+        """Answer what each model that is served takes and gives, the first one first."""
+        return as_json(ModelsView(models=cards.cards(self._sources)))
 
     def cases(self, request: Request) -> Response:
         """Answer cases, newest first."""
@@ -254,7 +254,7 @@ class Api:
             The name is not that of a picture.
         """
         name = str(request.path_params["name"])
-        if name not in pictures.known(self._sources.manifest.roles):
+        if name not in pictures.known(self._sources.roles):
             raise ResourceUnknownError
         return self._file_of(request, name, disposition="inline")
 
@@ -267,7 +267,7 @@ class Api:
             The name is not on the list of files that are given out.
         """
         name = str(request.path_params["name"])
-        media_type = downloads.files_of(self._sources.manifest.roles).get(name)
+        media_type = downloads.files_of(self._sources.roles).get(name)
         if media_type is None:
             raise ResourceUnknownError
         return self._file_of(request, name, media_type, disposition="attachment")

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from converters.errors import CodedError
 from inference.manifest import Manifest
-from node import logs
+from node import logs, model_set
 from node.access import Gate
 from node.audit import AuditTrail
 from node.errors import LedgerUnreadableError, UnforeseenError
@@ -56,7 +56,10 @@ def create_app(
     files are queued for the infer role, and instances that come by STOW-RS are taken in as those
     are that come by C-STORE.
     """
-    sources = Sources(ledger=ledger, spool=spool, settings=settings, manifest=manifest)
+    further = model_set.further(settings)
+    sources = Sources(
+        ledger=ledger, spool=spool, settings=settings, manifest=manifest, further=further
+    )
     queue = PredictionQueue(ledger.engine)
     pages = Pages(sources, queue)
     gate = Gate.load(settings.web)

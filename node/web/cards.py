@@ -1,4 +1,4 @@
-"""The card of the model that is served: what it takes, what it gives, and who vouches for it."""
+"""The card of a model that is served: what it takes, what it gives, and who vouches for it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 from inference.declarations import Concept
 from inference.manifest import Manifest
+from node import model_set
 from node.web import health
 from node.web.views import Sources
 
@@ -41,13 +42,14 @@ class ModelCard:
 
     `is_loaded`: a living process has loaded exactly these weights, checked against their digest.
     `has_self_test`: what it gives for seeded noise was recorded, `neuroseg model test` compares.
-    `text` is that of its MODEL_CARD.md, where it has one.
+    What an `is_shadow` finds goes to nobody. `text` is that of its MODEL_CARD.md, where it has one.
     """
 
     id: str
     version: str
     title: str
     demonstration: bool
+    is_shadow: bool
     licence: str
     intended_use: str
     architecture: str
@@ -66,15 +68,19 @@ class ModelCard:
     text: str
 
 
-def card(sources: Sources) -> ModelCard:
-    """Return the card of the model that the node serves."""
-    manifest, settings = sources.manifest, sources.settings
-    state = health.read(sources.ledger, manifest, settings.jobs, sources.spool)
+def cards(sources: Sources) -> tuple[ModelCard, ...]:
+    """Return the cards of the models that the node serves, the first one first."""
+    return tuple(_card(sources, one) for one in (sources.manifest, *sources.further))
+
+
+def _card(sources: Sources, manifest: Manifest) -> ModelCard:
+    state = health.read(sources.ledger, manifest, sources.settings.jobs, sources.spool)
     return ModelCard(
         id=manifest.id,
         version=manifest.version,
         title=manifest.title,
         demonstration=manifest.is_demonstration,
+        is_shadow=model_set.is_shadow(manifest, sources.settings, sources.further),
         licence=manifest.licence,
         intended_use=manifest.intended_use,
         architecture=manifest.network.architecture,

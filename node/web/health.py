@@ -74,7 +74,8 @@ def read(ledger: LedgerReader, manifest: Manifest, jobs: Jobs, spool: Spool) -> 
         for row in alive
         if row.role == "infer"
         and row.detail is not None
-        and row.detail.get("weights_sha256") == manifest.weights_sha256
+        and manifest.weights_sha256
+        in (row.detail.get("weights_sha256"), *row.detail.get("further", ()))
     ]
     missing = _missing(alive, is_loaded=bool(loaded), has_space=spool.has_space())
     return Health(

@@ -137,9 +137,7 @@ class Orders:
         if key and not self._book.note(own_key, content):
             return self._ledger.case(case_id), False
         try:
-            row = actions.carry_out(
-                self._ledger, case_id, action, numbers, self._sources.manifest.roles
-            )
+            row = actions.carry_out(self._ledger, case_id, action, numbers, self._sources.roles)
         except CodedError:
             if key:
                 self._book.forget(own_key)

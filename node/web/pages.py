@@ -102,9 +102,12 @@ class Pages:
             "system.html", system=machine.read(self._sources), predictions=self._queue.open_rows()
         )
 
-    def models(self, _: Request) -> Response:
-        """Answer the page of the model that is served."""
-        return self._render("models.html", card=cards.card(self._sources))
+    def models(self, request: Request) -> Response:
+        """Answer the page of a model that is served, of the first one where none is named."""
+        every = cards.cards(self._sources)
+        wanted = request.query_params.get("model")
+        card = next((one for one in every if one.id == wanted), every[0])
+        return self._render("models.html", card=card, cards=every)
 
     def _render(self, template: str, **values: object) -> Response:
         sources = self._sources

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from converters.volume import Segment
+from converters.volume import Role, Segment
 from inference.declarations import Region
 from inference.manifest import Manifest
-from node import actions, findings, owed, series_table
+from node import actions, findings, model_set, owed, series_table
 from node.actions import Action
 from node.cases import (
     CaseState,
@@ -45,6 +45,16 @@ class Sources:
     spool: Spool
     settings: Settings
     manifest: Manifest
+    further: tuple[Manifest, ...] = ()
+
+    def manifest_of(self, row: CaseRow) -> Manifest:
+        """Return the model of a case."""
+        return model_set.of_case(row.model_id, self.manifest, self.further)
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The inputs of all models."""
+        return model_set.roles_of(self.manifest, self.further)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,8 +224,8 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         results=tuple(
             ResultView(**_shown_of(one, ResultView)) for one in ledger.results(row.case_id)
         ),
-        volumes=_volumes(row, "volumes_ml", sources.manifest.segments),
-        regions=_volumes(row, "regions_ml", sources.manifest.regions),
+        volumes=_volumes(row, "volumes_ml", sources.manifest_of(row).segments),
+        regions=_volumes(row, "regions_ml", sources.manifest_of(row).regions),
         lesions=_lesions(row),
         measurements=(row.summary or {}).get("measurements"),
         confidence=_confidence(row),
@@ -223,7 +233,7 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         tta=(row.summary or {}).get("tta"),
         preview_url=_preview_url(sources.spool, row.case_id),
         pictures=_pictures(sources, row),
-        files=downloads.views(sources.spool, row.case_id, sources.manifest.roles),
+        files=downloads.views(sources.spool, row.case_id, sources.roles),
     )
 
 
@@ -361,5 +371,5 @@ def _preview_url(spool: Spool, case_id: str) -> str | None:
 def _pictures(sources: Sources, row: CaseRow) -> tuple[PictureView, ...]:
     """Return the pictures in the order of their pages: the reference series comes first."""
     folder = downloads.case_file(sources.spool, row.case_id, downloads.PREVIEW).parent
-    roles = sorted(sources.manifest.roles, key=lambda role: role != row.reference_role)
+    roles = sorted(sources.roles, key=lambda role: role != row.reference_role)
     return pictures.views(row.case_id, folder, roles)
