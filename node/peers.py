@@ -171,7 +171,21 @@ class Destination(Peer):
     nifti: bool = True
     commitment: bool = False
     commitment_timeout_s: float = Field(default=3600.0, gt=0)
+    deidentify: bool = False
+    deidentify_key: SecretStr = SecretStr("")
+    deidentify_key_file: str = ""
     timeout_s: float = Field(default=60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _deidentifies_by_a_key(self) -> Self:
+        key = self.deidentify_key.get_secret_value()
+        if self.deidentify and bool(key) == bool(self.deidentify_key_file):
+            raise ValueError("deidentify needs deidentify_key or deidentify_key_file, one of them")
+        if key and len(key) < SECRET_LENGTH:
+            raise ValueError(f"deidentify_key has at least {SECRET_LENGTH} characters")
+        if self.deidentify and self.commitment:
+            raise ValueError("commitment asks by UIDs that a deidentified destination never sees")
+        return self
 
     @model_validator(mode="after")
     def _has_an_address(self) -> Self:

@@ -18,22 +18,20 @@ from xml.etree.ElementTree import ParseError
 import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
-from pydantic import SecretStr
 from pydicom import config
 from pydicom.dataset import Dataset
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from node import tls
 from node.cases import DeliveryReceipt, EncodedObject
+from node.deliver.credentials import secret_of
 from node.deliver.receipt import receipt_of
 from node.dimse import Status, is_out_of_resources
-from node.door_errors import SecretAbsentError
 from node.errors import PeerRefusedError, PeerUnavailableError
 from node.peers import Destination
 
 _VALIDATION: Final = threading.Lock()
 _MULTIPART_ALLOWANCE_BYTES = 10_000
-_SECRET_LENGTH: Final = 8192
 _JSON = {"application/dicom+json", "application/json"}
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, ParseError)
 """What the client's parsers raise on a damaged answer."""
@@ -201,26 +199,12 @@ class _Session(requests.Session):
         return super().merge_environment_settings(url, proxies, stream, own, cert)
 
 
-def _secret(destination: Destination, value: SecretStr, file: str) -> str:
-    """Return a secret of the settings, or the first line of the file that holds it."""
-    if not file:
-        return value.get_secret_value()
-    try:
-        with Path(file).open(encoding="utf-8") as handle:
-            found = handle.readline(_SECRET_LENGTH).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SecretAbsentError(destination=destination.name) from error
-    if not found:
-        raise SecretAbsentError(destination=destination.name)
-    return found
-
-
 def _credentials(destination: Destination) -> AuthBase | None:
-    token = _secret(destination, destination.bearer_token, destination.bearer_token_file)
+    token = secret_of(destination, destination.bearer_token, destination.bearer_token_file)
     if token:
         return _Bearer(token)
     if destination.username:
-        password = _secret(destination, destination.password, destination.password_file)
+        password = secret_of(destination, destination.password, destination.password_file)
         return HTTPBasicAuth(destination.username.encode(), password.encode())
     return None
 
