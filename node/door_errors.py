@@ -35,6 +35,24 @@ class ListenersBusyError(NodeError):
     advice = "Ask again from time to time instead, as the pages do by themselves."
 
 
+class AssociationRateError(NodeError):
+    code = "ASSOCIATION_RATE"
+    sentence = "the address asks for more than {limit} associations a minute"
+    advice = "Have the sender use one association for many images, or raise the limit of [receive]."
+
+
+class AssociationLimitError(NodeError):
+    code = "ASSOCIATION_LIMIT"
+    sentence = "the address has {limit} associations already"
+    advice = "Wait for one to end, or raise [receive] max_associations_per_address."
+
+
+class RequestRateError(NodeError):
+    code = "REQUEST_RATE"
+    sentence = "more than {limit} requests came within a minute"
+    advice = "Ask less often (see Retry-After), or raise [web] requests_per_minute."
+
+
 class HttpUnprotectedError(ConfigError):
     code = "HTTP_UNPROTECTED"
     sentence = "[web] host is {address}, and everybody there would be let in"

@@ -64,6 +64,8 @@ class Receive(Branch):
     calling_ae_titles: tuple[AeTitle, ...] = ()
     calling_addresses: tuple[str, ...] = ()
     max_associations: int = Field(default=20, ge=1)
+    max_associations_per_address: int = Field(default=0, ge=0)
+    associations_per_minute: int = Field(default=0, ge=0)
     max_pdu_bytes: int = Field(default=131072, ge=4096)
     max_instance_bytes: int = Field(default=2**30, ge=2**10)
     idle_timeout_s: Seconds = 60.0
@@ -89,6 +91,7 @@ class Web(Branch):
     key_file: str = ""
     client_ca_file: str = ""
     client_role: Literal["viewer", "operator", "machine"] = "machine"
+    requests_per_minute: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _has_whole_tls(self) -> Self:

@@ -13,19 +13,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pynetdicom import _config, evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import DimseServiceType
-from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 
 from node import logs, reports
 from node.dimse import Command, CommandSet, Status, store_response
 from node.errors import InstanceUnreadableError, NodeError, SopClassUnsupportedError
+from node.receive.admission import Admission, called_ae_title, calling_ae_title
 from node.receive.dataset import checked_uid
 from node.receive.instance import IncomingInstance, Intake, Offer
 from node.receive.statuses import status_of
@@ -41,20 +42,7 @@ _MAX_COMMAND_BYTES = 2**16
 _MAX_REPORT_BYTES = 2**20  # 5,000 objects; a case has a dozen
 _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
 _PDV_OVERHEAD = 6  # item length, context id and message control header count as the PDU's content
-_AE_TITLE_LENGTH = 16
 _VERIFICATION = "1.2.840.10008.1.1"
-_LOCAL_LIMIT_EXCEEDED = 2, 3, 2  # PS3.8 Table 9-21: transient, by the presentation layer
-
-
-def calling_ae_title(assoc: Association) -> str:
-    """Return who opened an association."""
-    return assoc.requestor.ae_title.strip()[:_AE_TITLE_LENGTH]
-
-
-def called_ae_title(assoc: Association) -> str:
-    """Return by which title we were called."""
-    asked = cast("A_ASSOCIATE", assoc.requestor.primitive)
-    return asked.called_ae_title.strip()[:_AE_TITLE_LENGTH]
 
 
 class _ProtocolError(Exception):
@@ -310,10 +298,19 @@ class StoreAssociation(Association):
         As accepted.
     intake : Intake
         Takes the instances.
+    admission : Admission
+        Says who is turned away.
     """
 
-    def __init__(self, ae: ApplicationEntity, connection: socket.socket, intake: Intake) -> None:
+    def __init__(
+        self,
+        ae: ApplicationEntity,
+        connection: socket.socket,
+        intake: Intake,
+        admission: Admission,
+    ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
+        self._admission = admission
         upper_layer = UpperLayer(self)
         self._intake = intake
         self._is_dropped = False
@@ -328,21 +325,13 @@ class StoreAssociation(Association):
         self.bind(evt.EVT_REQUESTED, self._turn_away)
 
     def _turn_away(self, event: evt.Event) -> None:
-        """Reject a peer that wants to store while there is no room; others may come in.
-
-        Every sender's own retry handles a transient rejection like A700, and nobody sends a
-        thousand images to have each refused (PS3.8 9.3.4: local limit exceeded).
-        """
+        """Reject a peer that may not come in just now."""
         del event
-        request = self.requestor.primitive
-        offered = request.presentation_context_definition_list if request is not None else []
-        if {one.abstract_syntax for one in offered} <= {_VERIFICATION, PUSH_MODEL}:
-            return
-        try:
-            self._intake.check_space()
-        except NodeError as error:
+        refusal = self._admission.refusal(self)
+        if refusal is not None:
+            error, how = refusal
             logs.get().warning("association.rejected", code=error.code, reason=str(error))
-            self.acse.send_reject(*_LOCAL_LIMIT_EXCEEDED)
+            self.acse.send_reject(*how)
             self.kill()
 
     def run_reactor(self) -> None:

@@ -27,6 +27,7 @@ from node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import AddressUnavailableError
 from node.ledger import Ledger
 from node.receive.accepted import storage_classes, transfer_syntaxes
+from node.receive.admission import Admission
 from node.receive.association import StoreAssociation
 from node.receive.instance import Intake
 from node.reports import PUSH_MODEL
@@ -82,7 +83,9 @@ class _RequestHandler(RequestHandler):
             connection = self.server.tls.context.wrap_socket(
                 connection, server_side=True, do_handshake_on_connect=False
             )
-        assoc = StoreAssociation(self.server.ae, connection, self.server.intake)
+        assoc = StoreAssociation(
+            self.server.ae, connection, self.server.intake, self.server.admission
+        )
         assoc._server = self.server  # noqa: SLF001 - how the library finds its associations
         assoc.name = f"AcceptorThread@{self.client_address[1]}"
         assoc.acceptor.maximum_length = self.ae.maximum_pdu_size
@@ -105,6 +108,8 @@ class _Server(AssociationServer):
         ae: AE,
         address: tuple[str, int],
         intake: Intake,
+        admission: Admission,
+        *,
         networks: Networks,
         tls: ServerTls | None,
     ) -> None:
@@ -115,7 +120,7 @@ class _Server(AssociationServer):
             presentation_contexts(),
             request_handler=_RequestHandler,
         )
-        self.intake, self.tls = intake, tls
+        self.intake, self.admission, self.tls = intake, admission, tls
         self._networks = networks
 
     @property
@@ -227,9 +232,12 @@ class StorageScp:
             doors.append((receive.tls.host, receive.tls.port, self._tls))
         entity = self._entity()  # one for both: they share the limit of associations
         networks = [ipaddress.ip_network(one, strict=False) for one in receive.calling_addresses]
+        admission = Admission(receive, self._intake)  # of both, too
         for host, port, tls in doors:
             try:
-                server = _Server(entity, (host, port), self._intake, networks, tls)
+                server = _Server(
+                    entity, (host, port), self._intake, admission, networks=networks, tls=tls
+                )
             except OSError as error:
                 self._close()
                 reason = error.strerror or type(error).__name__

@@ -22,6 +22,7 @@ from node.audit import AuditTrail
 from node.errors import LedgerUnreadableError, UnforeseenError
 from node.ledger import Ledger
 from node.prediction_queue import PredictionQueue
+from node.rates import Rates
 from node.receive.instance import Intake
 from node.settings import Settings
 from node.spool import Spool
@@ -96,6 +97,7 @@ def create_app(
                 gate=gate,
                 trail=trail,
                 refuse=handler.refuse,
+                rates=Rates(settings.web.requests_per_minute),
             )
         ],
         exception_handlers={

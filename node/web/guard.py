@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from converters.errors import CodedError
 from node.access import LOCAL, Gate, Principal, is_open_to_all
-from node.door_errors import NotAllowedError, NotLoggedInError
+from node.door_errors import NotAllowedError, NotLoggedInError, RequestRateError
 from node.errors import CrossSiteError, HostRefusedError
+from node.rates import Rates
 from node.web import problems
 from node.web.body import Body
 from node.web.login import COOKIE
@@ -117,6 +118,8 @@ class Guard:
         Where it is noted who did what.
     refuse : callable
         Makes the answer for somebody who is not let in.
+    rates : Rates
+        How often each may ask: whoever has a name by it, else by the address.
     """
 
     def __init__(
@@ -127,9 +130,11 @@ class Guard:
         gate: Gate,
         trail: Trail,
         refuse: Callable[[str, CodedError], Response],
+        rates: Rates,
     ) -> None:
         self._app = app
         self._hosts, self._gate, self._trail, self._refuse = hosts, gate, trail, refuse
+        self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or have the application do it."""
@@ -180,6 +185,11 @@ class Guard:
     def _barred(self, scope: Scope, principal: Principal | None) -> CodedError | None:
         if is_open_to_all(scope["path"]):
             return None
+        client = scope.get("client")
+        address = client[0] if client else ""
+        is_named = principal is not None and principal is not LOCAL
+        if self._rates.is_over(f"name {principal.name}" if is_named else f"address {address}"):
+            return RequestRateError(limit=self._rates.per_minute)
         if principal is None:
             return NotLoggedInError()
         if not principal.role.may(scope["method"], scope["path"]):

@@ -99,7 +99,7 @@ def test_nothing_of_the_patient_is_left_and_what_is_meant_stays(
 
 
 def _references(ds: Dataset) -> list[Dataset]:
-    found = []
+    found: list[Dataset] = []
     for element in ds:
         if element.VR == "SQ":
             for item in element.value:

@@ -61,6 +61,22 @@ def told(line: dict[str, Any]) -> tuple[str, str, str, str]:
     )
 
 
+def test_who_asks_too_often_waits_while_others_are_answered(tmp_path: Path) -> None:
+    web = {"tokens": LINES, "requests_per_minute": 2}
+    node = WebNode.create(tmp_path / "spool", web=web)
+    with TestClient(node.app(), base_url=BASE, follow_redirects=False) as client:
+        path = "/api/v1/cases"
+        asked = [client.get(path, headers=bearer("viewer")) for _ in range(3)]
+        assert [one.status_code for one in asked] == [200, 200, 429]
+        assert asked[2].json()["code"] == "REQUEST_RATE"
+        assert int(asked[2].headers["retry-after"]) > 0
+        assert client.get(path, headers=bearer("machine")).status_code == 200
+        guesses = [client.get(path, headers={"authorization": "Bearer x"}) for _ in range(3)]
+        assert [one.status_code for one in guesses] == [401, 401, 429]
+        assert all(client.get("/livez").status_code == 200 for _ in range(5))
+    node.ledger.close()
+
+
 def test_nobody_reads_anything_without_a_token(node: WebNode, client: TestClient) -> None:
     case_id = node.delivered("1.2.3.4")
     for path in ("/api/v1/cases", "/metrics", "/health", "/openapi.json", "/nothing"):
