@@ -187,8 +187,8 @@ class Guard:
             return None
         client = scope.get("client")
         address = client[0] if client else ""
-        is_named = principal is not None and principal is not LOCAL
-        if self._rates.is_over(f"name {principal.name}" if is_named else f"address {address}"):
+        named = principal if principal is not LOCAL else None
+        if self._rates.is_over(f"name {named.name}" if named else f"address {address}"):
             return RequestRateError(limit=self._rates.per_minute)
         if principal is None:
             return NotLoggedInError()
