@@ -235,18 +235,15 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
     queues[Stage.DELIVER] = _DELIVERIES_AT_ONCE
     worker, sweeper = _worker(parts, "work", queues)
     jobs = Jobs(settings.jobs_url)
-    closer = Closer(parts, jobs)
+    closer, executor_id = Closer(parts, jobs), settings.jobs.executor_id("work")
     purger = Purger(ledger, spool, settings.retention, settings.destinations)
     notifier = Notifier(Outbox(ledger.engine), settings.notify, boundary)
-    executor_id = settings.jobs.executor_id("work")
-    pulling = Pulling(
-        settings, spool, ledger, manifest, executor_id=executor_id, further=parts.further
-    )
+    pulling = Pulling(settings, spool, ledger, manifest, executor_id=executor_id)
     tickers = [
         _beating(ledger, settings, "work"),
         sweeper,
         Ticker("puller", _PULL_S, pulling.look),
-        *_watching(settings, ledger),
+        *_on_their_own(settings, ledger),
         Ticker("closer", settings.assemble.poll_s, closer.look),
         Ticker("tender", settings.jobs.sweep_s, closer.tend),
         Ticker("purger", _PURGE_S, purger.look),
@@ -268,14 +265,17 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
     ledger.close()
 
 
-def _watching(settings: Settings, ledger: Ledger) -> tuple[Ticker, ...]:
-    """Return the not yet started thread that watches the source; none where nobody wants that."""
+def _on_their_own(settings: Settings, ledger: Ledger) -> list[Ticker]:
+    """Return the not yet started threads that watch the source and work the worklist off."""
+    from node.performing import Performing
     from node.watching import Watching
 
-    watch = settings.source.watch
-    if not watch.enabled:
-        return ()
-    return (Ticker("watcher", watch.poll_s, Watching(settings, ledger).look),)
+    watch, found = settings.source.watch, list[Ticker]()
+    if watch.enabled:
+        found.append(Ticker("watcher", watch.poll_s, Watching(settings, ledger).look))
+    if settings.worklist.perform:
+        found.append(Ticker("performer", _BEAT_S, Performing(settings, ledger).look))
+    return found
 
 
 def run_infer(settings: Settings, boundary: Boundary | None = None) -> None:

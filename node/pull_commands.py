@@ -28,7 +28,7 @@ def run(settings: Settings, study_instance_uid: str, name: str) -> None:
     CodedError
         It could not be pulled, or not now.
     """
-    from node import app, logs, model_set, peers
+    from node import app, logs, peers
     from node.audit import Event, note_command
     from node.pulling import Pulling
     from node.receive.dataset import is_uid
@@ -39,8 +39,7 @@ def run(settings: Settings, study_instance_uid: str, name: str) -> None:
     logs.configure(level="ERROR", role="pull")
     spool, ledger, manifest = app.open_stores(settings)
     executor_id = f"{settings.jobs.worker_name}/pull-{os.getpid()}"
-    further = model_set.further(settings)
-    pulling = Pulling(settings, spool, ledger, manifest, executor_id=executor_id, further=further)
+    pulling = Pulling(settings, spool, ledger, manifest, executor_id=executor_id)
     is_done = False
     try:
         row = pulling.orders.claim(study_instance_uid, name, executor_id)

@@ -7,12 +7,11 @@ the next one, and what is stored is not fetched again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from inference.manifest import Manifest
-from node import closing, disposition, logs, peers, wado
+from node import closing, disposition, logs, model_set, peers, wado
 from node.archives import Archive
 from node.cases import Transport
 from node.dimse_archive import DimseArchive
@@ -46,11 +45,9 @@ class Pulling:
     spool, ledger : Spool, Ledger
         Where instances go.
     manifest : Manifest
-        The model that they are for.
+        The first of the models that they are for.
     executor_id : str
         Who pulls, for the ledger.
-    further : sequence of Manifest
-        More models that they are for.
     """
 
     def __init__(
@@ -61,7 +58,6 @@ class Pulling:
         manifest: Manifest,
         *,
         executor_id: str,
-        further: Sequence[Manifest] = (),
     ) -> None:
         self._settings, self._executor_id = settings, executor_id
         self.orders = PullOrders(ledger.engine, timeout_s=settings.jobs.heartbeat_timeout_s)
@@ -72,6 +68,7 @@ class Pulling:
             limit_bytes=settings.receive.max_instance_bytes,
             door=PULLED,
         )
+        further = model_set.further(settings)
         self._ledger, self._site = ledger, closing.site_of(manifest, settings, further)
         rules = [closing.rules_of(one, settings.assemble) for one in (manifest, *further)]
         self._puller = Puller(intake, spool, ledger, rules=rules, site=self._site)

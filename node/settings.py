@@ -112,6 +112,14 @@ class Stow(Branch):
     patience_s: float = Field(default=3600.0, gt=0)
 
 
+class Worklist(Branch):
+    """Work items by UPS-RS at the port of the status page, and whether the node performs them."""
+
+    enabled: bool = True
+    perform: bool = False
+    label: str = ""
+
+
 class Spool(Branch):
     """Where everything durable lives."""
 
@@ -264,6 +272,7 @@ class Settings(BaseSettings):
     receive: Receive = Receive()
     web: Web = Web()
     stow: Stow = Stow()
+    worklist: Worklist = Worklist()
     spool: Spool = Spool()
     retention: Retention = Retention()
     assemble: Assemble = Assemble()

@@ -259,6 +259,17 @@ case_route = sa.Table(
     sa.Column("destinations", sa.JSON, nullable=False),
     sa.Column("reference_role", sa.String(16), nullable=False),
 )
+workitem = sa.Table(
+    "workitem",
+    metadata,
+    sa.Column("uid", sa.String(64), primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("transaction_uid", sa.String(64)),
+    sa.Column("content", sa.JSON, nullable=False),
+    sa.Column("performer", sa.String(32)),
+    sa.Column("is_cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+)
 worker = sa.Table(
     "worker",
     metadata,

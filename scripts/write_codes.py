@@ -12,6 +12,7 @@ import inference.errors
 import inference.note_codes
 import node.door_errors
 import node.errors
+import node.work_errors
 from converters.errors import CodedError, InputRejectedError
 
 DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "codes.md"
@@ -67,14 +68,20 @@ def _grouped() -> tuple[list[type[CodedError]], ...]:
     known = sorted(_concrete(CodedError), key=lambda one: one.code)
     by_home = {
         module: [one for one in known if one.__module__ == module.__name__]
-        for module in (converters.errors, inference.errors, node.errors, node.door_errors)
+        for module in (
+            converters.errors,
+            inference.errors,
+            node.errors,
+            node.door_errors,
+            node.work_errors,
+        )
     }
     own = by_home[converters.errors]
     return (
         [one for one in own if issubclass(one, InputRejectedError)],
         [one for one in own if not issubclass(one, InputRejectedError)],
         by_home[inference.errors],
-        [*by_home[node.errors], *by_home[node.door_errors]],
+        [*by_home[node.errors], *by_home[node.door_errors], *by_home[node.work_errors]],
     )
 
 

@@ -41,6 +41,8 @@ from node.web.pulls import Pulls
 from node.web.stow import Stow
 from node.web.trail import Trail
 from node.web.views import Sources
+from node.web.worklist import Worklist
+from node.workitems import Worklist as Rows
 
 _FOR_PROGRAMS = (
     *("/api/", "/dicom-web/", "/openapi.json"),
@@ -79,6 +81,7 @@ def create_app(
         *Predictions(sources, queue).routes(),
         *Pulls(sources, ledger).routes(),
         *(Stow(intake, settings.stow).routes() if settings.stow.enabled else ()),
+        *(Worklist(Rows(ledger.engine)).routes() if settings.worklist.enabled else ()),
     ]
     description = Description(endpoints, pages.templates)
     return Starlette(

@@ -35,6 +35,7 @@ _TAGS: Final = {
     "node": "Is it alive, ready, and what does it do.",
     "cases": "One study, one model, one revision each; newest first.",
     "studies": "Instances come in by STOW-RS (DICOM PS3.18 10.5), or the node fetches them.",
+    "worklist": "Work items (DICOM PS3.18 11, UPS-RS).",
     "predictions": "The engine for files that you have: four channels in, labels out.",
     "description": "This description.",
 }
@@ -42,12 +43,14 @@ _PATHS: Final = {
     "case_id": "32 hexadecimal digits, as in the list of cases",
     "prediction_id": "32 hexadecimal digits, as in the answer to the upload",
     "study_instance_uid": "Study Instance UID; of all instances where there is a body",
+    "workitem": "UID of the work item",
     "name": "a name that the case lists under `files` or `pictures`",
 }
 _FORMS: Final[Mapping[str, Mapping[str, Any]]] = {
     "case_id": {"pattern": "^[0-9a-f]{32}$"},
     "prediction_id": {"pattern": "^[0-9a-f]{32}$"},
     "study_instance_uid": {"pattern": r"^[0-9]+(\.[0-9]+)*$", "maxLength": 64},
+    "workitem": {"pattern": r"^[0-9]+(\.[0-9]+)*$", "maxLength": 64},
 }
 _NAMES: Final = re.compile(r"\{(\w+)\}")
 
@@ -173,7 +176,7 @@ def _described(endpoint: Endpoint, operation: Operation) -> dict[str, Any]:
 
 
 def _of_answer(answer: Answer) -> dict[str, Any]:
-    if answer.status.value in (204, 304):
+    if answer.status.value in (204, 304) or not answer.media_type:
         return {"description": answer.what}
     schema: dict[str, Any] = {}
     if answer.shape is not None:

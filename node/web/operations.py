@@ -35,7 +35,8 @@ class Parameter:
 class Answer:
     """What a request ends with when all is well.
 
-    `shape` is the dataclass whose fields the JSON has; None where the answer is a file.
+    `shape` is the dataclass whose fields the JSON has; None where the answer is a file. An answer
+    without a `media_type` has no body.
     """
 
     what: str

@@ -63,6 +63,12 @@ from node.errors import (
     UploadTooLargeError,
     UploadTypeError,
 )
+from node.work_errors import (
+    WorkitemConflictError,
+    WorkitemExistsError,
+    WorkitemInvalidError,
+    WorkitemUnknownError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 STATUSES: Mapping[type[CodedError], HTTPStatus] = {
@@ -104,6 +110,10 @@ STATUSES: Mapping[type[CodedError], HTTPStatus] = {
     StowBusyError: HTTPStatus.TOO_MANY_REQUESTS,
     ListenersBusyError: HTTPStatus.TOO_MANY_REQUESTS,
     RequestRateError: HTTPStatus.TOO_MANY_REQUESTS,
+    WorkitemUnknownError: HTTPStatus.NOT_FOUND,
+    WorkitemExistsError: HTTPStatus.CONFLICT,
+    WorkitemConflictError: HTTPStatus.CONFLICT,
+    WorkitemInvalidError: HTTPStatus.BAD_REQUEST,
     InstanceUnreadableError: HTTPStatus.BAD_REQUEST,
     SpoolUnwritableError: HTTPStatus.SERVICE_UNAVAILABLE,
     LedgerUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -12,11 +12,12 @@ import converters.errors
 import inference.errors
 import node.door_errors
 import node.errors
+import node.work_errors
 from converters.errors import CodedError, ConversionError, Evidence, MissingSliceError
 from inference.errors import InferenceError
 from node.errors import NodeError
 
-MODULES = (converters.errors, inference.errors, node.errors, node.door_errors)
+MODULES = (converters.errors, inference.errors, node.errors, node.door_errors, node.work_errors)
 ROOTS = (ConversionError, InferenceError, NodeError)
 
 
