@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import ndimage
 
 from converters import align
-from converters.volume import Box, Grid, LabelMap, Segment, Volume
+from converters.volume import Box, Grid, LabelMap, Segment, T, Volume
 
 Rgb: TypeAlias = tuple[int, int, int]
 Vector: TypeAlias = NDArray[np.float64]
@@ -125,22 +125,32 @@ class Head:
 
 def body_axes(grid: Grid) -> NDArray[np.float64]:
     """Return unit vectors (3, 3) of a grid in rows: to the left, to posterior, to superior."""
-    units = grid.index_to_lps_mm[:3, :3] / np.array(grid.spacing_mm)
-    best = _closest(units)
-    return np.array([units[:, axis] * np.sign(units[k, axis]) for k, axis in enumerate(best)])
+    units = _units(grid)
+    best = enumerate(patient_axes(grid))
+    return np.array([units[:, axis] * np.sign(units[k, axis]) for k, axis in best])
 
 
-def superior_axis(grid: Grid) -> int:
-    """Return the array axis that runs closest to the patient's own."""
-    return _closest(grid.index_to_lps_mm[:3, :3] / np.array(grid.spacing_mm))[2]
-
-
-def _closest(units: NDArray[np.float64]) -> tuple[int, int, int]:
+def patient_axes(grid: Grid) -> tuple[int, int, int]:
+    """Return the array axes that run closest to left, posterior and superior, each used once."""
+    units = _units(grid)
     best = max(
         itertools.permutations(range(3)),
         key=lambda axes: sum(abs(units[k, axes[k]]) for k in range(3)),
     )
     return best[0], best[1], best[2]
+
+
+def _units(grid: Grid) -> NDArray[np.float64]:
+    return np.asarray(grid.index_to_lps_mm[:3, :3] / np.array(grid.spacing_mm))
+
+
+def upright(array: NDArray[T], grid: Grid) -> NDArray[T]:
+    """Return a view with axes to superior, to posterior and to the left."""
+    left, posterior, superior = patient_axes(grid)
+    turned = array.transpose(superior, posterior, left)
+    towards = ((2, superior), (1, posterior), (0, left))
+    signs = [grid.index_to_lps_mm[row, axis] for row, axis in towards]
+    return turned[tuple(slice(None, None, -1 if sign < 0 else 1) for sign in signs)]
 
 
 def bright(volume: Volume) -> float:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy import ndimage
 
+from converters import planes
 from converters.errors import GridMismatchError
-from converters.volume import Grid, LabelMap, Segment, T, Volume
+from converters.volume import LabelMap, Segment, Volume
 
 _HEIGHT = 640
 _MAX_WIDTH = 760
@@ -80,31 +80,13 @@ def render_preview(volume: Volume, label_map: LabelMap, *, caption: str) -> byte
     return file.getvalue()
 
 
-def _patient_axes(grid: Grid) -> tuple[int, int, int]:
-    """Return the array axes that run closest to left, posterior and superior, each used once."""
-    steps = np.abs(grid.index_to_lps_mm[:3, :3]) / np.array(grid.spacing_mm)
-    best = max(permutations(range(3)), key=lambda axes: sum(steps[k, axes[k]] for k in range(3)))
-    return best[0], best[1], best[2]
-
-
-def _upright(array: NDArray[T], grid: Grid) -> NDArray[T]:
-    """Return a view with axes (superior, posterior, left)."""
-    left, posterior, superior = _patient_axes(grid)
-    turned = array.transpose(superior, posterior, left)
-    signs = [
-        grid.index_to_lps_mm[row, axis] for row, axis in ((2, superior), (1, posterior), (0, left))
-    ]
-    flips = tuple(slice(None, None, -1 if sign < 0 else 1) for sign in signs)
-    return turned[flips]
-
-
 def _view(volume: Volume, label_map: LabelMap) -> _View:
     grid = volume.grid
-    pixels = _upright(volume.intensities, grid)
-    labels = _upright(label_map.labels, grid)
+    pixels = planes.upright(volume.intensities, grid)
+    labels = planes.upright(label_map.labels, grid)
     areas = np.count_nonzero(labels, axis=(1, 2))
     index = int(areas.argmax()) if areas.any() else len(areas) // 2
-    left, posterior, _ = _patient_axes(grid)
+    left, posterior, _ = planes.patient_axes(grid)
     return _View(
         pixels=pixels[index],
         labels=labels[index],

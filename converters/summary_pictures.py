@@ -139,7 +139,7 @@ def _levels(label_map: LabelMap) -> list[NDArray[np.float64]]:
     Slices with labels, evenly spaced; where these are few, neighbours on both sides as well.
     """
     grid, wanted = label_map.grid, _MOSAIC[0] * _MOSAIC[1]
-    axis = planes.superior_axis(grid)
+    axis = planes.patient_axes(grid)[2]
     others = tuple(one for one in range(3) if one != axis)
     found = np.flatnonzero(label_map.labels.any(axis=others))
     if len(found) < wanted:

@@ -7,6 +7,7 @@ patient; of the headers only the date of the study is read.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ from PIL import Image
 
 from converters.summary_cover import Row, Words
 from converters.summary_pictures import Page, draw_pages, sequence
-from converters.volume import LabelMap, Role
+from converters.volume import LabelMap, Role, Volume
 from inference.manifest import Manifest
 from node import convert
 from node.cases import AssembledCase
@@ -32,8 +33,14 @@ _DATE_DIGITS: Final = 8
 _FAST: Final = 4  # a third of the default's time for a twentieth more bytes
 
 
+def volumes_of(case: AssembledCase, spool: Spool) -> list[Volume]:
+    """Return the volumes that are shown of a converted case, the reference first."""
+    return [convert.read_volume(case, role, spool) for role in _roles(case)]
+
+
 def draw(
     case: AssembledCase,
+    volumes: Sequence[Volume],
     label_map: LabelMap,
     shown: dict[str, Any],
     manifest: Manifest,
@@ -44,14 +51,15 @@ def draw(
     Parameters
     ----------
     case, label_map, manifest, spool
-        What was segmented, by which model, and where its volumes lie.
+        What was segmented, by which model, and where the pages go.
+    volumes : sequence of Volume
+        What `volumes_of` gives.
     shown : dict
         What `node.summary.of` says of it.
     """
     folder = spool.case_folder(case.case_id)
     for stale in folder.glob(_FILES):
         stale.unlink()  # of another run, which may have had other pages
-    volumes = [convert.read_volume(case, role, spool) for role in _roles(case)]
     pages = draw_pages(volumes, label_map, words_of(case, shown, manifest, _date(case, spool)))
     for page in pages:
         spool.publish(folder / f"summary-{page.name}.png", partial(_write, page))

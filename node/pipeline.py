@@ -31,10 +31,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from converters.errors import CodedError
 from converters.preview import render_preview
-from converters.volume import LabelMap
+from converters.volume import LabelMap, Volume
 from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
-from node import convert, disposition, logs, measuring, model_set, owed, pictures, summary
+from node import (
+    convert,
+    disposition,
+    logs,
+    measuring,
+    model_set,
+    owed,
+    pictures,
+    slices,
+    summary,
+)
 from node.cases import (
     WORKING,
     AssembledCase,
@@ -266,13 +276,15 @@ class Pipeline:
         manifest = parts.manifest_of(row)
         case = self._ledger.assembled(row.case_id)
         label_map = convert.read_labels(case, manifest.segments, manifest.model_id, parts.spool)
-        self._preview(case, label_map, manifest)
+        volumes = pictures.volumes_of(case, parts.spool)
+        self._preview(case, volumes[0], label_map, manifest)
         found = measuring.of(label_map, manifest)
         measured = measuring.content_of(found, case, manifest)
         measuring.write(measured, case, parts.spool)
         shown = summary.of(case, label_map, measured, manifest, parts.spool)
         held_for = summary.held_for(shown, parts.settings.delivery)
-        pages = pictures.draw(case, label_map, shown, manifest, parts.spool)
+        pages = pictures.draw(case, volumes, label_map, shown, manifest, parts.spool)
+        shown[slices.KEY] = slices.keep(volumes, label_map, case, parts.spool)
         encoder = CaseEncoder(case, label_map, manifest, parts.spool)
         routed = owed.routed(row.case_id, self._ledger, parts.settings.destinations)
         receivers = [*routed, *([parts.keeps] if parts.keeps else [])]
@@ -284,9 +296,10 @@ class Pipeline:
         if held_for:
             logs.get().warning("case.held", case_id=row.case_id, reason=", ".join(held_for))
 
-    def _preview(self, case: AssembledCase, label_map: LabelMap, manifest: Manifest) -> None:
+    def _preview(
+        self, case: AssembledCase, reference: Volume, label_map: LabelMap, manifest: Manifest
+    ) -> None:
         parts = self._parts
-        reference = convert.read_volume(case, case.reference_role, parts.spool)
         picture = render_preview(reference, label_map, caption=manifest.title)
         final = parts.spool.case_folder(case.case_id) / "preview.png"
         parts.spool.publish(final, lambda part: part.write_bytes(picture))

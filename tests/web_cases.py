@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import uvicorn
-from PIL import Image, ImageDraw
 from starlette.applications import Starlette
 
 from converters.errors import RoleMissingError
 from inference import manifest as manifests
 from inference.manifest import Manifest
+from node import slices
 from node.cases import (
     AssembledCase,
     AssembledSeries,
@@ -42,6 +42,7 @@ from node.spool import STOWED, Spool
 from node.tls import ServerTls
 from node.web import serving
 from node.web.app import create_app
+from tests.web_pictures import picture, voxels
 
 MODEL_FOLDER = Path(__file__).parent.parent / "models" / "demo-glioma"
 GEOMETRY = "3 slices, 0.90 x 0.90 x 4.00 mm, axial, 2-D"
@@ -76,27 +77,6 @@ MEASUREMENTS = {
 ROLES = {"flair": "FLAIR", "t1": "T1w", "t1gd": "T1gd", "t2": "T2w"}
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-
-
-def picture(size: int = 480) -> bytes:
-    """Return a PNG that looks like a preview: a head with outlines."""
-    image = Image.new("RGB", (size, size), "black")
-    draw = ImageDraw.Draw(image)
-    unit = size / 100
-    for box, fill, outline in (
-        ((14, 6, 86, 94), "#3c3c3c", "#8a8a8a"),
-        ((20, 12, 80, 88), "#585858", None),
-        ((44, 34, 49, 62), "#1c1c1c", None),
-        ((51, 34, 56, 62), "#1c1c1c", None),
-        ((54, 26, 78, 56), "#747474", "#f5dc50"),
-        ((60, 32, 74, 50), "#b4b4b4", "#e63c3c"),
-        ((64, 37, 70, 45), "#303030", "#3ca0f0"),
-    ):
-        scaled = [part * unit for part in box]
-        draw.ellipse(scaled, fill=fill, outline=outline, width=max(1, round(unit * 0.7)))
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def unused(study: str, number: int, **changes: object) -> SeriesDecision:
@@ -298,6 +278,8 @@ class WebNode:
             (folder / f"{form}.dcm").write_bytes(f"DICM {form}".encode())
         (folder / "sr.dcm").write_bytes(b"DICM report")
         (folder / "measurements.json").write_bytes(b"{}")
+        layout, layers = voxels()
+        np.save(folder / slices.FILE_NAME, layers)
         row = self.ledger.case(case_id)
         seg = EncodedObject(
             case_id=case_id,
@@ -325,6 +307,13 @@ class WebNode:
                 "p95": 0.74,
             },
             "tta": {"axes": [0, 1, 2], "passes": 8},
+            slices.KEY: {
+                "layout": asdict(layout),
+                "labels": [
+                    {"number": one.number, "label": one.label, "color_rgb": one.color_rgb}
+                    for one in self.manifest.segments
+                ],
+            },
             "measurements": MEASUREMENTS,
             "reference_role": "t1gd",
             "alignment": ALIGNMENT,

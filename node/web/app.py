@@ -38,6 +38,7 @@ from node.web.pages import Pages
 from node.web.predict import Predict
 from node.web.predictions import Predictions
 from node.web.pulls import Pulls
+from node.web.slices import Slices
 from node.web.stow import Stow
 from node.web.trail import Trail
 from node.web.views import Sources
@@ -80,6 +81,7 @@ def create_app(
         *Predict(sources, queue).routes(),
         *Predictions(sources, queue).routes(),
         *Pulls(sources, ledger).routes(),
+        *Slices(sources).routes(),
         *(Stow(intake, settings.stow).routes() if settings.stow.enabled else ()),
         *(Worklist(Rows(ledger.engine)).routes() if settings.worklist.enabled else ()),
     ]

@@ -45,12 +45,16 @@ _PATHS: Final = {
     "study_instance_uid": "Study Instance UID; of all instances where there is a body",
     "workitem": "UID of the work item",
     "name": "a name that the case lists under `files` or `pictures`",
+    "view": "which plane",
+    "number": "of the slice, from 1, as the case says under `slices`",
 }
 _FORMS: Final[Mapping[str, Mapping[str, Any]]] = {
     "case_id": {"pattern": "^[0-9a-f]{32}$"},
     "prediction_id": {"pattern": "^[0-9a-f]{32}$"},
     "study_instance_uid": {"pattern": r"^[0-9]+(\.[0-9]+)*$", "maxLength": 64},
     "workitem": {"pattern": r"^[0-9]+(\.[0-9]+)*$", "maxLength": 64},
+    "view": {"enum": ["axial", "coronal", "sagittal"]},
+    "number": {"pattern": "^[1-9][0-9]{0,4}$"},
 }
 _NAMES: Final = re.compile(r"\{(\w+)\}")
 

@@ -16,7 +16,7 @@ from converters.errors import CodedError
 from node.cases import FINAL, WORKING, CaseState
 from node.prediction_queue import PredictionQueue
 from node.settings import Receive
-from node.web import api, cards, formats, health, machine, query, views
+from node.web import api, cards, formats, health, leafing, machine, query, views
 from node.web.views import Sources
 
 PAGE_LENGTH = 25
@@ -88,9 +88,11 @@ class Pages:
         """Answer the page of one case."""
         ledger = self._sources.ledger
         row = ledger.case(query.case_id_of(request))
+        case = views.case_view(self._sources, row, now=datetime.now(UTC))
         return self._render(
             "case.html",
-            case=views.case_view(self._sources, row, now=datetime.now(UTC)),
+            case=case,
+            leafed=case.slices and leafing.opened(case.slices, request.query_params),
             earlier=ledger.earlier_revisions(row),
             is_final=row.state in FINAL,
             may_act=request.state.principal.role.may("POST", request.url.path),

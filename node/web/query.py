@@ -13,6 +13,7 @@ from node.errors import CaseUnknownError, PredictionUnknownError, RequestInvalid
 
 MAX_LIMIT = 200
 MAX_OFFSET = 10_000_000
+SLICE_NUMBER = re.compile(r"[1-9][0-9]{0,4}")
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _DIGITS = re.compile(r"[0-9]{1,8}")

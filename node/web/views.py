@@ -29,8 +29,9 @@ from node.reading import LedgerReader
 from node.rows import AttemptRow, CaseRow
 from node.settings import Settings
 from node.spool import Spool
-from node.web import downloads, pictures, progress
+from node.web import downloads, leafing, pictures, progress
 from node.web.downloads import FileView
+from node.web.leafing import SlicesView
 from node.web.pictures import PictureView
 from node.web.progress import AttemptView, StepView, WindowsView
 
@@ -195,6 +196,7 @@ class CaseView:
     summary: dict[str, Any] | None
     preview_url: str | None
     pictures: tuple[PictureView, ...]
+    slices: SlicesView | None
     files: tuple[FileView, ...]
 
 
@@ -233,6 +235,7 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
         tta=(row.summary or {}).get("tta"),
         preview_url=_preview_url(sources.spool, row.case_id),
         pictures=_pictures(sources, row),
+        slices=leafing.view_of(row, sources.spool),
         files=downloads.views(sources.spool, row.case_id, sources.roles),
     )
 

@@ -39,6 +39,9 @@ function sync(node, wanted) {
     node.data = wanted.data;
     return;
   }
+  if (node.dataset.kept !== undefined && node.dataset.kept === wanted.dataset.kept) {
+    return; // the reader's own, and of the same result
+  }
   syncAttributes(node, wanted);
   let cursor = node.firstChild;
   for (const child of Array.from(wanted.childNodes)) {

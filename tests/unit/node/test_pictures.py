@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from PIL import Image
 
+from converters.summary_pictures import Page
 from converters.volume import LabelMap
 from inference import manifest
 from node import convert, pictures
@@ -64,6 +65,11 @@ def labels_of(study: WrittenStudy) -> LabelMap:
     )
 
 
+def drawn(case: AssembledCase, study: WrittenStudy, spool: Spool) -> tuple[Page, ...]:
+    volumes = pictures.volumes_of(case, spool)
+    return pictures.draw(case, volumes, labels_of(study), SHOWN, MODEL, spool)
+
+
 def test_pages_are_kept_as_png_files_and_those_of_another_run_are_dropped(
     small_study: WrittenStudy, spool: Spool
 ) -> None:
@@ -71,7 +77,7 @@ def test_pages_are_kept_as_png_files_and_those_of_another_run_are_dropped(
     folder = spool.case_folder(CASE_ID)
     for stale in ("summary-axial-t2.png", "summary-axial-t2.dcm"):
         (folder / stale).write_bytes(b"old")
-    pages = pictures.draw(case, labels_of(small_study), SHOWN, MODEL, spool)
+    pages = drawn(case, small_study, spool)
     assert [page.name for page in pages] == ["cover", "planes", "axial-t1gd", "axial-flair"]
     files = {path.name: path for path in folder.glob("summary-*")}
     assert set(files) == {f"summary-{page.name}.png" for page in pages}
@@ -83,7 +89,7 @@ def test_pages_are_kept_as_png_files_and_those_of_another_run_are_dropped(
 def test_nothing_of_the_patient_is_burnt_in(
     small_study: WrittenStudy, spool: Spool, tmp_path: Path
 ) -> None:
-    one = pictures.draw(converted(small_study, spool), labels_of(small_study), SHOWN, MODEL, spool)
+    one = drawn(converted(small_study, spool), small_study, spool)
     other = Spool(tmp_path / "other")
     renamed = converted(
         small_study,
@@ -96,7 +102,7 @@ def test_nothing_of_the_patient_is_burnt_in(
     )
     path = other.instance_path(renamed.series[0].instances[0].path)
     assert pydicom.dcmread(path).PatientID == "12345"
-    again = pictures.draw(renamed, labels_of(small_study), SHOWN, MODEL, other)
+    again = drawn(renamed, small_study, other)
     for first, second in zip(one, again, strict=True):
         assert np.array_equal(first.pixels, second.pixels)
 

@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 from node import logs
 from node.cases import CaseState, Stage
 from node.web import downloads, problems
-from tests.web_cases import ALIGNMENT, GEOMETRY, ROLES, WebNode, picture
+from tests.web_cases import ALIGNMENT, GEOMETRY, ROLES, WebNode
+from tests.web_pictures import picture
 
 UNKNOWN = "0" * 32
 
