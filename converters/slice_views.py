@@ -25,8 +25,8 @@ from converters.volume import Box, Grid, LabelMap, Role, Volume
 _ALONG: Final[dict[View, int]] = {"axial": 0, "coronal": 1, "sagittal": 2}
 _MARGIN_MM: Final = 6.0
 _LONGEST: Final = 640  # pixels of a picture's longer side; what is finer is shown reduced
-_FINE: Final = 2  # labels are drawn twice as large, so that borders are smooth on any screen
-_LINE: Final = 2  # pixels of the fine picture
+_FINEST: Final = 800  # pixels of the labels' longer side: thin, smooth borders on any screen
+_LINE: Final = 2  # pixels of it
 _FILLED: Final = 76  # of 255: the tissue below stays seen
 _WHITE: Final = 255
 _HALF: Final = 128
@@ -155,13 +155,14 @@ def grey_png(layer: NDArray[np.uint8], layout: Layout, view: View, number: int) 
 def labels_png(
     labels: NDArray[np.uint8], layout: Layout, view: View, number: int, colors: Mapping[int, Rgb]
 ) -> bytes:
-    """Return the labels in one slice, numbered from 1, as large as a fine grey picture.
+    """Return the labels in one slice, numbered from 1, a whole number of times the grey picture.
 
     Those that have no colour are not drawn. Areas are lightly filled; their borders run inside,
     so that neighbours do not hide each other's.
     """
     shown, (width, height) = _slice(labels, view, number), layout.size(view)
-    size = (width * _FINE, height * _FINE)
+    fine = -(-_FINEST // max(width, height))
+    size = (width * fine, height * fine)
     indices = np.zeros(size[::-1], np.uint8)
     palette, opacity = [0, 0, 0], [0]
     for order, (label, color) in enumerate(colors.items()):

@@ -7,10 +7,10 @@ Exit codes: 0 done; 1 something failed, and the output says what; 2 wrong usage 
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,10 +24,15 @@ from node import (
 )
 
 if TYPE_CHECKING:
+    from converters.errors import CodedError
     from node.settings import Settings
 
 _DEFAULT_CONFIG = Path("config/node.toml")
 _ROLES = ("receive", "web", "work", "infer")
+_EXIT_CODES = (
+    "Exit codes: 0 done; 1 something failed or was found, and the output says what; 2 wrong usage "
+    "or configuration."
+)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 _config = click.option(
@@ -53,16 +58,23 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; a coded error ends with exit code 1, of the configuration with 2."""
         from converters.errors import CodedError
-        from node.errors import ConfigError
 
         try:
             return super().invoke(ctx)
         except CodedError as error:
             click.echo(f"{error.code}: {error}\n{error.advice}", err=True)
-            sys.exit(2 if isinstance(error, ConfigError) else 1)
+            sys.exit(_exit_code(error))
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+def _exit_code(error: CodedError) -> int:
+    from node.errors import ConfigError
+
+    return 2 if isinstance(error, ConfigError) else 1
+
+
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES
+)
 @click.version_option(package_name="neuroseg-node")
 def main() -> None:
     """NeuroSeg Node: brain MR studies in, tumour segmentations back as DICOM SEG.
@@ -86,12 +98,11 @@ def serve(config: Path | None, role: str | None, *, check_config: bool) -> None:
     if check_config:
         click.echo(settings.model_dump_json(indent=2))
         return
-    if role in (None, "web"):
-        Gate.load(settings.web)  # better no node than one that lets everybody in
     logs.configure(level=settings.log_level, role=role or "supervisor")
     logs.log_crashes()
     supervise.die_with_parent()
     if role is None:
+        Gate.load(settings.web)  # better no node than one that lets everybody in
         manifest.load(settings.model.folder)  # better no node than one that restarts for ever
         infer = supervise.infer_environments(settings.model.device, settings.jobs.worker_name)
         supervise.run_until_signal(
@@ -106,7 +117,7 @@ def serve(config: Path | None, role: str | None, *, check_config: bool) -> None:
         logs.get().error(
             "role.failed", code=error.code, sentence=str(error), place=logs.place_of(error)
         )
-        sys.exit(1)
+        sys.exit(_exit_code(error))
 
 
 @main.command()
@@ -114,11 +125,14 @@ def serve(config: Path | None, role: str | None, *, check_config: bool) -> None:
 @_as_json
 def doctor(config: Path | None, *, as_json: bool) -> None:
     """Check disk, databases, model, ports and every destination."""
+    from dataclasses import asdict
+
+    from node import listing
     from node.doctor import checks
 
     findings = checks(_settings(config), config)
     if as_json:
-        click.echo(json.dumps([_plain(one) for one in findings], indent=2))
+        listing.as_json([asdict(one) for one in findings])
     for finding in () if as_json else findings:
         mark = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")
         click.echo(f"{mark} {finding.name:<22} {finding.detail}")
@@ -129,9 +143,11 @@ def doctor(config: Path | None, *, as_json: bool) -> None:
 
 @main.command()
 @_config
+@_as_json
 @click.argument("names", nargs=-1)
-def echo(config: Path | None, names: tuple[str, ...]) -> None:
+def echo(config: Path | None, names: tuple[str, ...], *, as_json: bool) -> None:
     """Ask the destinations NAMES (default: all) whether they answer."""
+    from node import listing
     from node.deliver import routes
     from node.errors import NodeError
 
@@ -140,15 +156,27 @@ def echo(config: Path | None, names: tuple[str, ...]) -> None:
     if not wanted:
         click.echo("no such destination in the configuration", err=True)
         sys.exit(2)
-    failed = False
+    answers: list[dict[str, str | None]] = []
     for destination in wanted:
+        said: dict[str, str | None] = {"code": None, "sentence": None, "advice": None}
         try:
             routes.echo(destination, calling_ae_title=settings.receive.ae_title)
-            click.echo(f"{destination.name}: answers ({destination.transport.value})")
         except NodeError as error:
-            failed = True
-            click.echo(f"{destination.name}: {error.code}: {error}\n  -> {error.advice}")
-    sys.exit(1 if failed else 0)
+            said = {"code": error.code, "sentence": str(error), "advice": error.advice}
+        answers.append({"name": destination.name, "by": destination.transport.value, **said})
+        if not as_json:
+            _say_echo(answers[-1])
+    if as_json:
+        listing.as_json(answers)
+    sys.exit(1 if any(one["code"] for one in answers) else 0)
+
+
+def _say_echo(answer: Mapping[str, str | None]) -> None:
+    if answer["code"] is None:
+        click.echo(f"{answer['name']}: answers ({answer['by']})")
+    else:
+        click.echo(f"{answer['name']}: {answer['code']}: {answer['sentence']}")
+        click.echo(f"  -> {answer['advice']}")
 
 
 @main.group(invoke_without_command=True)
@@ -270,12 +298,18 @@ def demo(folder: Path, seed: int, *, once: bool) -> None:
     sys.exit(run.run(folder, seed=seed, once=once))
 
 
-def _plain(value: object) -> dict[str, Any]:
-    from dataclasses import asdict, is_dataclass
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands and options.
 
-    if not is_dataclass(value) or isinstance(value, type):
-        raise TypeError(type(value).__name__)
-    return asdict(value)
+    For bash: neuroseg completion bash > ~/.local/share/bash-completion/completions/neuroseg
+    """
+    from click.shell_completion import get_completion_class
+
+    known = get_completion_class(shell)
+    if known is not None:
+        click.echo(known(main, {}, "neuroseg", "_NEUROSEG_COMPLETE").source())
 
 
 if __name__ == "__main__":

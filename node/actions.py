@@ -6,13 +6,14 @@ The ledger changes here; jobs follow in the next look of `node.closing`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NoReturn
 
 from converters.sequences import SeriesKey
 from converters.volume import Role
 from node import series_table
-from node.cases import WORKING, CaseState
+from node.cases import WORKING, CaseState, Priority
 from node.disposition import ending_of
 from node.errors import (
     ActionUnavailableError,
@@ -33,9 +34,24 @@ class Action(StrEnum):
     CANCEL = "cancel"
     COMPLETE = "complete"
     CHOOSE = "choose"
+    PRIORITY = "priority"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An action with what it needs.
+
+    `series` goes with `Action.CHOOSE`: role -> number of a series in the case's own table; the
+    others are left to the node. `priority` goes with `Action.PRIORITY`.
+    """
+
+    action: Action
+    series: Mapping[Role, int] = field(default_factory=dict)
+    priority: Priority = Priority.NORMAL
 
 
 _REOPENABLE: Final = (CaseState.REJECTED, CaseState.FAILED, CaseState.CANCELLED)
+_UNDER_WAY: Final = (CaseState.RECEIVING, CaseState.HELD, *WORKING)
 _CHANGEABLE: Final = (CaseState.RECEIVING, CaseState.HELD, CaseState.DELIVERED, *_REOPENABLE)
 
 
@@ -48,19 +64,14 @@ def offered(row: CaseRow) -> tuple[Action, ...]:
         Action.RELEASE: state is CaseState.HELD,
         Action.RETRY: state in (*_REOPENABLE, CaseState.ENCODED),
         Action.COMPLETE: state is CaseState.RECEIVING,
-        Action.CANCEL: state in (CaseState.RECEIVING, CaseState.HELD, *WORKING),
+        Action.CANCEL: state in _UNDER_WAY,
         Action.CHOOSE: state in _CHANGEABLE,
+        Action.PRIORITY: state in _UNDER_WAY,
     }
     return tuple(action for action, makes_sense in sensible.items() if makes_sense)
 
 
-def carry_out(
-    ledger: Ledger,
-    case_id: str,
-    action: Action,
-    numbers: Mapping[Role, int],
-    roles: Collection[Role],
-) -> CaseRow:
+def carry_out(ledger: Ledger, case_id: str, order: Order, roles: Collection[Role] = ()) -> CaseRow:
     """Do what was ordered; return the case that it was done to, or the revision opened for it.
 
     Parameters
@@ -69,13 +80,10 @@ def carry_out(
         Of the node.
     case_id : str
         Which case.
-    action : Action
+    order : Order
         What to do.
-    numbers : mapping of str to int
-        For `Action.CHOOSE`: role -> number of a series in the case's own table; the others are
-        left to the node.
     roles : collection of str
-        The inputs of the model.
+        The inputs of the model, where series are chosen.
 
     Raises
     ------
@@ -84,14 +92,12 @@ def carry_out(
     SeriesUnknownError, SeriesTakenError, RoleUnknownError
         The choice itself cannot be.
     """
-    row = ledger.case(case_id)
+    row, action = ledger.case(case_id), order.action
     if action not in offered(row):
         _refuse(row, action)
     match action:
-        case Action.RETRY if row.state is CaseState.ENCODED:
-            OrderBook(ledger.engine).want_haste(case_id)
         case Action.RETRY:
-            return ledger.reopen(case_id)
+            return _retry(ledger, row)
         case Action.RELEASE:
             return ledger.release(case_id)
         case Action.CANCEL:
@@ -99,8 +105,18 @@ def carry_out(
         case Action.COMPLETE:
             ledger.request_completion(case_id)
         case Action.CHOOSE:
-            return _choose(ledger, case_id, numbers, roles)
+            return _choose(ledger, case_id, order.series, roles)
+        case Action.PRIORITY:
+            return ledger.set_priority(case_id, order.priority)
     return ledger.case(case_id)
+
+
+def _retry(ledger: Ledger, row: CaseRow) -> CaseRow:
+    """Start a case again where it stood; of one that is being delivered, try what waits."""
+    if row.state is not CaseState.ENCODED:
+        return ledger.reopen(row.case_id)
+    OrderBook(ledger.engine).want_haste(row.case_id)
+    return row
 
 
 def _refuse(row: CaseRow, action: Action) -> NoReturn:

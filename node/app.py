@@ -153,7 +153,8 @@ def run_web(settings: Settings) -> None:
     from node.web.app import create_app
 
     stopping = _stop_signal()
-    tls = _web_tls(settings.web)
+    gate = Gate.load(settings.web)
+    tls = _web_tls(settings.web, gate)
     spool, ledger, manifest = open_stores(settings)
     housekeeper = Housekeeper(
         PredictionQueue(ledger.engine),
@@ -167,7 +168,7 @@ def run_web(settings: Settings) -> None:
     beat = _beating(ledger, settings, "web", {"port": port})
     logs.get().info("role.started", port=port, address=settings.web.host)
     intake = _web_intake(settings, spool, ledger, manifest.model_id)
-    app = create_app(ledger, spool, settings, manifest, intake)
+    app = create_app(ledger, spool, settings, manifest, intake, gate)
     server = uvicorn.Server(serving.config(app, tls))
     keeping = Ticker("housekeeper", _KEEP_S, housekeeper.look)
     keeping.start()
@@ -196,14 +197,12 @@ def _web_intake(settings: Settings, spool: Spool, ledger: Ledger, model_id: str)
     )
 
 
-def _web_tls(web: Web) -> ServerTls | None:
+def _web_tls(web: Web, gate: Gate) -> ServerTls | None:
     """Return what the HTTP port shows; None where it speaks in the clear."""
     if web.certificate_file:
+        needs_client = not gate.has_tokens
         return ServerTls(
-            web.certificate_file,
-            web.key_file,
-            web.client_ca_file,
-            needs_client=not Gate.load(web).has_tokens,
+            web.certificate_file, web.key_file, web.client_ca_file, needs_client=needs_client
         )
     if not is_loopback(web.host):
         logs.get().warning("web.in_the_clear", address=web.host)

@@ -29,6 +29,7 @@ class Event(Enum):
 
     LOGIN = "110114", "User Authentication", "E"
     REFUSED = "110113", "Security Alert", "E"
+    QUERIED = "110112", "Query", "E"
     STORED = "110104", "DICOM Instances Transferred", "C"
     EXPORTED = "110106", "Export", "R"
     IMPORTED = "110107", "Import", "C"

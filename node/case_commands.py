@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ if TYPE_CHECKING:
     from node.owed import Standing
     from node.reading import LedgerReader
     from node.rows import AttemptRow, CaseRow
-    from node.series_table import Row
     from node.settings import Settings
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 
 
 @contextmanager
@@ -64,14 +63,20 @@ def show_list(settings: Settings, limit: int, *, as_json: bool) -> None:
     """Print the newest cases."""
     from dataclasses import asdict
 
+    from node import listing
+
     with reading(settings) as ledger:
         rows = ledger.cases(limit=limit)
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=2, default=str))
+        listing.as_json([asdict(row) for row in rows])
         return
-    click.echo(f"{'case':<32}  {'state':<10}  {'opened':<19}  what")
-    for row in rows:
-        click.echo(f"{row.case_id:<32}  {row.state:<10}  {row.opened_at:%F %T}  {_what(row)}")
+    listing.show(
+        ("case", "state", "priority", "opened", "what"),
+        [
+            (row.case_id, row.state.value, row.priority.value, f"{row.opened_at:%F %T}", _what(row))
+            for row in rows
+        ],
+    )
 
 
 def _what(row: CaseRow) -> str:
@@ -86,9 +91,38 @@ def _what(row: CaseRow) -> str:
 
 @click.command()
 @click.argument("case_id")
+@click.option("--json", "as_json", is_flag=True, help="Print what the API answers.")
 @click.pass_obj
-def show(settings: Settings, case_id: str) -> None:
+def show(settings: Settings, case_id: str, *, as_json: bool) -> None:
     """Show a case: its series with their numbers, what was tried, how it stands and why."""
+    if as_json:
+        _show_view(settings, case_id)
+    else:
+        _show_case(settings, case_id)
+
+
+def _show_view(settings: Settings, case_id: str) -> None:
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+
+    from inference import manifest as manifests
+    from node import listing, model_set
+    from node.spool import Spool
+    from node.web import views
+
+    with reading(settings) as ledger:
+        sources = views.Sources(
+            ledger=ledger,
+            spool=Spool(settings.spool.path),
+            settings=settings,
+            manifest=manifests.load(settings.model.folder),
+            further=model_set.further(settings),
+        )
+        view = views.case_view(sources, ledger.case(case_id), now=datetime.now(UTC))
+    listing.as_json(asdict(view))
+
+
+def _show_case(settings: Settings, case_id: str) -> None:
     from node import model_set, owed, series_table
 
     with reading(settings) as ledger:
@@ -119,7 +153,9 @@ def show(settings: Settings, case_id: str) -> None:
 
 def _print_head(row: CaseRow, series_count: int, image_count: int) -> None:
     run = f", run {row.run}" if row.run > 1 else ""
-    click.secho(f"{row.case_id}  {row.state.value}  revision {row.revision}{run}", bold=True)
+    turn = "" if row.priority == "normal" else f", priority {row.priority}"
+    title = f"{row.case_id}  {row.state.value}  revision {row.revision}{run}{turn}"
+    click.secho(title, bold=True)
     click.echo(
         f"  {image_count} images in {series_count} series, the first {row.opened_at:%F %T}, "
         f"the last {row.last_received_at:%F %T}"
@@ -162,17 +198,7 @@ def _print_end(row: CaseRow) -> None:
         click.echo(f"  -> {row.advice}")
 
 
-# -- what an operator can do ----------------------------------------------------------------------
-
-
-def _submit(row: CaseRow, ledger: Ledger, settings: Settings) -> None:
-    """Queue what a case needs in the state that it was brought to."""
-    from node.jobs import Jobs
-    from node.pipeline import next_jobs
-
-    jobs = Jobs(settings.jobs_url)
-    for job in next_jobs(row, ledger, settings.destinations):
-        jobs.submit(job)
+# -- what an operator can do: the ledger changes, the node's jobs follow in its next look ---------
 
 
 @click.command()
@@ -183,17 +209,15 @@ def retry(settings: Settings, case_id: str) -> None:
 
     Of one that is being delivered, what waits for its next try is tried now.
     """
+    from node.actions import Action, Order, carry_out
     from node.cases import CaseState
-    from node.jobs import Jobs
 
     with writing(settings) as ledger:
-        if ledger.case(case_id).state is CaseState.ENCODED:
-            count = Jobs(settings.jobs_url).hasten(case_id)
-            click.echo(f"{case_id}: deliveries tried now: {count}")
-            return
-        row = ledger.reopen(case_id)
-        _submit(row, ledger, settings)
-    click.echo(f"{case_id} goes on from {row.state}")
+        row = carry_out(ledger, case_id, Order(action=Action.RETRY))
+    if row.state is CaseState.ENCODED:
+        click.echo(f"{case_id}: what waits to be delivered is tried now")
+    else:
+        click.echo(f"{case_id} goes on from {row.state}")
 
 
 @click.command()
@@ -201,8 +225,10 @@ def retry(settings: Settings, case_id: str) -> None:
 @click.pass_obj
 def release(settings: Settings, case_id: str) -> None:
     """Deliver a result that is held until somebody has looked at it."""
+    from node.actions import Action, Order, carry_out
+
     with writing(settings) as ledger:
-        _submit(ledger.release(case_id), ledger, settings)
+        carry_out(ledger, case_id, Order(action=Action.RELEASE))
     click.echo(f"{case_id} is released and goes to its destinations")
 
 
@@ -211,14 +237,10 @@ def release(settings: Settings, case_id: str) -> None:
 @click.pass_obj
 def cancel(settings: Settings, case_id: str) -> None:
     """Stop a case; what it has received stays."""
-    from node.cases import CaseState
-    from node.disposition import ending_of
-    from node.errors import CancelledByOperatorError
-    from node.jobs import Jobs
+    from node.actions import Action, Order, carry_out
 
     with writing(settings) as ledger:
-        ledger.end_case(case_id, ending_of(CancelledByOperatorError(), CaseState.CANCELLED))
-    Jobs(settings.jobs_url).cancel(case_id)
+        carry_out(ledger, case_id, Order(action=Action.CANCEL))
     click.echo(f"{case_id} is cancelled")
 
 
@@ -227,9 +249,25 @@ def cancel(settings: Settings, case_id: str) -> None:
 @click.pass_obj
 def complete(settings: Settings, case_id: str) -> None:
     """Close a case that still receives with what there is."""
+    from node.actions import Action, Order, carry_out
+
     with writing(settings) as ledger:
-        ledger.request_completion(case_id)
+        carry_out(ledger, case_id, Order(action=Action.COMPLETE))
     click.echo(f"{case_id} is closed at the node's next look, with what there is")
+
+
+@click.command()
+@click.argument("case_id")
+@click.argument("level", type=click.Choice(["high", "normal", "low"]))
+@click.pass_obj
+def priority(settings: Settings, case_id: str, level: str) -> None:
+    """Say whose turn comes first among cases that wait; it holds from the next stage on."""
+    from node.actions import Action, Order, carry_out
+    from node.cases import Priority
+
+    with writing(settings) as ledger:
+        carry_out(ledger, case_id, Order(action=Action.PRIORITY, priority=Priority(level)))
+    click.echo(f"{case_id} has {level} priority")
 
 
 @click.command()
@@ -242,49 +280,41 @@ def choose(settings: Settings, case_id: str, choices: tuple[str, ...], *, is_non
 
     The choices replace all earlier ones. Roles that are not named are left to the node.
     """
-    from converters.sequences import SeriesKey
     from node import model_set, series_table
+    from node.actions import Action, Order, carry_out
 
     if is_none == bool(choices):
         raise click.UsageError("name at least one ROLE=NUMBER, or give --none")
     roles = model_set.roles(settings)
+    wanted = _parse(choices, roles)
     with writing(settings) as ledger:
-        ledger.case(case_id)
-        rows = series_table.numbered(ledger.decisions(case_id))
-        wanted = _parse(choices, rows, roles)
-        keys = {
-            role: SeriesKey(one.decision.series_instance_uid, one.decision.part)
-            for role, one in wanted.items()
-        }
-        row = ledger.choose_series(case_id, keys, roles=roles)
-    for role, one in wanted.items():
-        what = series_table.printable(one.decision.description) or "no description"
-        click.echo(f'{role} = {one.number}: "{what}", {one.decision.sequence}')
+        listed = {one.number: one for one in series_table.numbered(ledger.decisions(case_id))}
+        row = carry_out(ledger, case_id, Order(action=Action.CHOOSE, series=wanted), roles)
+    for role, number in wanted.items():
+        one = listed[number].decision
+        what = series_table.printable(one.description) or "no description"
+        click.echo(f'{role} = {number}: "{what}", {one.sequence}')
     click.echo(_then(case_id, row))
 
 
-def _parse(
-    choices: Sequence[str], rows: Sequence[Row], roles: Sequence[Role]
-) -> Mapping[Role, Row]:
-    """Return which series was named for which role.
+def _parse(choices: Sequence[str], roles: Sequence[Role]) -> Mapping[Role, int]:
+    """Return which number was named for which role.
 
     Raises
     ------
     click.BadParameter
-        A choice that is none, or names a role or a number that there is not.
+        A choice that is none, or names a role that there is not.
     """
-    by_number = {str(row.number): row for row in rows}
-    found: dict[Role, Row] = {}
+    found: dict[Role, int] = {}
     for choice in choices:
         role, _, number = choice.partition("=")
         if role not in roles:
             raise click.BadParameter(f"{choice!r}: the role is none of {', '.join(roles)}")
         if role in found:
             raise click.BadParameter(f"{choice!r}: {role} is named twice")
-        if number not in by_number:
-            known = f"1 to {len(rows)}" if rows else "none, as nothing is decided yet"
-            raise click.BadParameter(f"{choice!r}: the numbers of this case are {known}")
-        found[role] = by_number[number]
+        if not _NUMBER.fullmatch(number):
+            raise click.BadParameter(f"{choice!r}: what follows = is no number of a series")
+        found[role] = int(number)
     return found
 
 
@@ -299,4 +329,4 @@ def _then(case_id: str, row: CaseRow) -> str:
     return f"kept; start the case again: neuroseg cases retry {case_id}"
 
 
-COMMANDS = (show, retry, release, cancel, complete, choose)
+COMMANDS = (show, retry, release, cancel, complete, priority, choose)

@@ -45,6 +45,14 @@ class ClosedBy(StrEnum):
     OPERATOR = "operator"
 
 
+class Priority(StrEnum):
+    """Whose turn comes first among cases that wait for the same stage."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class ObjectKind(StrEnum):
     """What a derived DICOM object is; several kinds share a SOP class."""
 

@@ -273,8 +273,10 @@ class Closer:
         self._act_on_reports()
         self._give_haste()
         self._jobs.wake_overslept(self._longest_wait_s())
+        working = self._ledger.cases(*WORKING, limit=_BATCH)
+        self._jobs.reorder({row.case_id: row.priority for row in working})
         busy = self._jobs.active_case_ids()
-        for row in self._ledger.cases(*WORKING, limit=_BATCH):
+        for row in working:
             if row.case_id in busy:
                 continue
             current = self._ledger.case(row.case_id)

@@ -34,7 +34,7 @@ from dbos import (
 )
 
 from node import logs
-from node.cases import Stage
+from node.cases import Priority, Stage
 from node.errors import ConfigError
 from node.ledger import Ledger
 from node.pulse import Pulses
@@ -48,6 +48,7 @@ _MAX_RESUMPTIONS = 5
 _WAITING = ["ENQUEUED", "DELAYED"]
 _ACTIVE = [*_WAITING, "PENDING"]
 _DEAD = ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+_TURN = {Priority.HIGH: 10, Priority.NORMAL: 20, Priority.LOW: 30}  # the smallest comes first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class Job:
     destination: str = ""
     attempt: int = 1
     delay_s: float = 0.0
+    priority: Priority = Priority.NORMAL
 
     @property
     def job_id(self) -> str:
@@ -91,6 +93,7 @@ def _perform(
             next_.destination,
             next_.attempt,
             next_.delay_s,
+            next_.priority.value,
         ]
         for next_ in _handler(job)
     ]
@@ -104,8 +107,10 @@ def _job(case_id: str, run: int, stage: str, destination: str, attempt: int) -> 
     try:
         for values in _perform(case_id, run, stage, destination, attempt):
             follower = _job_of(values)
-            delay_s = follower.delay_s or None
-            with SetWorkflowID(follower.job_id), SetEnqueueOptions(delay_seconds=delay_s):
+            options = SetEnqueueOptions(
+                delay_seconds=follower.delay_s or None, priority=_TURN[follower.priority]
+            )
+            with SetWorkflowID(follower.job_id), options:
                 DBOS.enqueue_workflow(
                     follower.stage.value,
                     _job,
@@ -120,7 +125,7 @@ def _job(case_id: str, run: int, stage: str, destination: str, attempt: int) -> 
 
 
 def _job_of(values: Sequence[object]) -> Job:
-    case_id, run, stage, destination, attempt, delay_s = values
+    case_id, run, stage, destination, attempt, delay_s, *more = values
     return Job(
         case_id=str(case_id),
         run=int(str(run)),
@@ -128,6 +133,7 @@ def _job_of(values: Sequence[object]) -> Job:
         destination=str(destination),
         attempt=int(str(attempt)),
         delay_s=float(str(delay_s)),
+        priority=Priority(str(more[0])) if more else Priority.NORMAL,  # an earlier version's
     )
 
 
@@ -154,7 +160,7 @@ def prepare(url: str) -> None:
 
 
 class Jobs:
-    """The queue seen from outside: submit, look, cancel. Runs nothing."""
+    """The queue seen from outside: submit, look, reorder. Runs nothing."""
 
     def __init__(self, url: str) -> None:
         prepare(url)
@@ -172,6 +178,7 @@ class Jobs:
                 "queue_name": job.stage.value,
                 "workflow_id": job.job_id,
                 "app_version": PIPELINE_VERSION,
+                "priority": _TURN[job.priority],
             },
             job.case_id,
             job.run,
@@ -188,15 +195,17 @@ class Jobs:
         """Return the jobs of a case's run that the engine has given up."""
         return self._names(_DEAD, prefix=f"{case_id}/{run}/")
 
-    def cancel(self, case_id: str) -> None:
-        """Take a case's waiting jobs out of the queues.
-
-        One that runs ends by itself, since it watches the ledger; if it were cancelled here, its
-        queue would give out the next job while it still computes.
-        """
-        names = self._names(_WAITING, prefix=f"{case_id}/")
-        if names:
-            self._client.cancel_workflows(names)
+    def reorder(self, priorities: Mapping[str, Priority]) -> None:
+        """Give the waiting jobs of cases, by their ids, the turn that is now wanted of them."""
+        database = self._client._sys_db  # noqa: SLF001 - no public way; see ADR 1
+        table = database.tables.workflow_status
+        for row in self._rows(_WAITING):
+            wanted = priorities.get(row.workflow_id.split("/")[0])
+            if wanted is None or row.priority == _TURN[wanted]:
+                continue
+            waits = (table.c.workflow_uuid == row.workflow_id) & table.c.status.in_(_WAITING)
+            with database.engine.begin() as connection:
+                connection.execute(table.update().where(waits).values(priority=_TURN[wanted]))
 
     def hasten(self, case_id: str, destination: str = "") -> int:
         """Start the delayed deliveries of a case now, those to one destination where it is named.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _SHOWN = 5  # names of each sort
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
 @click.group()
@@ -98,27 +99,40 @@ def _print_report(report: Report) -> None:
 
 @model.command("list")
 @click.argument("folder", type=_FOLDER, default=Path("models"))
-def list_(folder: Path) -> None:
+@_as_json
+def list_(folder: Path, *, as_json: bool) -> None:
     """List the models below FOLDER (default: models)."""
     from inference import manifest
     from inference.errors import ModelUnusableError
+    from node import listing
 
+    rows = []
     for file in sorted(folder.glob(f"*/{manifest.FILE_NAME}")):
         try:
             found = manifest.load(file.parent)
         except ModelUnusableError as error:
-            click.echo(f"{file.parent}  {error.code}: {error}")
+            rows.append((str(file.parent), "-", f"{error.code}: {error}"))
             continue
-        click.echo(f"{file.parent}  {found.model_id}  {found.title}")
+        rows.append((str(file.parent), found.model_id, found.title))
+    heads = ("folder", "model", "what")
+    if as_json:
+        listing.as_json([dict(zip(heads, row, strict=True)) for row in rows])
+    else:
+        listing.show(heads, rows)
 
 
 @model.command()
 @click.argument("folder", type=_FOLDER)
-def show(folder: Path) -> None:
+@_as_json
+def show(folder: Path, *, as_json: bool) -> None:
     """Show what the model in FOLDER declares; its weights are not opened."""
     from inference import manifest
+    from node import listing
 
     found = manifest.load(folder)
+    if as_json:
+        listing.as_json({"model": found.model_id, **found.model_dump(mode="json")})
+        return
     click.secho(f"{found.model_id}  {found.title}", bold=True)
     click.echo(f"  {'DEMONSTRATION. ' if found.is_demonstration else ''}{found.intended_use}")
     for name, text in _facts(found):
@@ -170,7 +184,7 @@ def verify(folder: Path) -> None:
     default=Path("models/brain-mask"),
     help="Brain mask network, where the model needs to know the brain; default models/brain-mask.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@_as_json
 def test(
     *,
     folder: Path,

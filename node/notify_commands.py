@@ -40,22 +40,36 @@ def test(settings: Settings) -> None:
 
 @click.command("list")
 @click.option("--limit", default=20, show_default=True, help="How many, newest first.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_obj
-def list_(settings: Settings, limit: int) -> None:
+def list_(settings: Settings, limit: int, *, as_json: bool) -> None:
     """List what people were told, and how each channel stands."""
+    from dataclasses import asdict
+
+    from node import listing
     from node.outbox import Outbox
     from node.reading import LedgerReader
 
     ledger = LedgerReader(settings.ledger_url)
     told = Outbox(ledger.engine).recent(limit)
     ledger.close()
-    for one in told:
-        notice = one.notice
-        where = f" to {notice.destination}" if notice.destination else ""
-        click.echo(
-            f"{notice.happened_at:%F %T}  {notice.event}{where}  {notice.code}  "
-            f"{notice.case_id}  {_standing(one)}"
-        )
+    if as_json:
+        listing.as_json([asdict(one) for one in told])
+        return
+    listing.show(("happened", "event", "code", "case", "told"), [_row(one) for one in told])
+
+
+def _row(one: Told) -> tuple[str, ...]:
+    notice = one.notice
+    where = f" to {notice.destination}" if notice.destination else ""
+    event = f"{notice.event}{where}"
+    return (
+        f"{notice.happened_at:%F %T}",
+        event,
+        notice.code or "-",
+        notice.case_id or "-",
+        _standing(one),
+    )
 
 
 def _standing(one: Told) -> str:

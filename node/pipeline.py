@@ -119,10 +119,11 @@ def next_jobs(row: CaseRow, ledger: Ledger, destinations: Sequence[Destination])
     if row.state not in WORKING:
         return []
     stage = _NEXT[row.state]
+    job = Job(case_id=row.case_id, run=row.run, stage=stage, priority=row.priority)
     if stage is not Stage.DELIVER:
-        return [Job(case_id=row.case_id, run=row.run, stage=stage)]
+        return [job]
     return [
-        Job(case_id=row.case_id, run=row.run, stage=stage, destination=destination.name)
+        replace(job, destination=destination.name)
         for destination in owed.routed(row.case_id, ledger, destinations)
         if not owed.is_served(row.case_id, ledger, destination)
     ]
@@ -183,6 +184,7 @@ class Pipeline:
 
     def _try(self, job: Job) -> list[Job]:
         row = self._ledger.case(job.case_id)
+        job = replace(job, priority=row.priority)
         if row.run != job.run:
             return []
         if not self._is_due(row, job):

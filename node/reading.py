@@ -133,6 +133,24 @@ class LedgerReader:
             found = connection.execute(query.order_by(_case.c.opened_at.desc()))
             return [rows.case_row(one) for one in found]
 
+    def an_instance_of_each_study(self, limit: int) -> dict[str, str]:
+        """Return where an instance of each study lies, by study; of the newest ones, in no order.
+
+        Those whose files were deleted have none.
+        """
+        table = tables.instance
+        path = (
+            sa.select(table.c.path)
+            .where(table.c.study_instance_uid == _case.c.study_instance_uid)
+            .limit(1)
+            .scalar_subquery()
+        )
+        query = sa.select(_case.c.study_instance_uid, path.label("path"))
+        query = query.where(_case.c.purged_at.is_(None)).order_by(_case.c.opened_at.desc())
+        with self._reading() as connection:
+            found = connection.execute(query.limit(limit))
+            return {row.study_instance_uid: row.path for row in found if row.path is not None}
+
     def earlier_revisions(self, row: CaseRow) -> list[CaseRow]:
         """Return the cases of the same study and model with a lower revision, newest first."""
         query = (
@@ -256,14 +274,15 @@ class LedgerReader:
 
     def spool_bytes(self) -> int:
         """Return how much there is in the spool: instances, cases' folders, uploads."""
-        columns = (
-            tables.instance.c.byte_count,
-            tables.case.c.folder_bytes,
-            tables.prediction.c.byte_count,
-        )
-        sums = [sa.select(sa.func.coalesce(sa.func.sum(one), 0)) for one in columns]
         with self._reading() as connection:
-            return sum(int(connection.execute(one).scalar_one()) for one in sums)
+            instances = _sum(connection, tables.instance.c.byte_count)
+            return instances + self.beside_instances_bytes(connection)
+
+    @staticmethod
+    def beside_instances_bytes(connection: Connection) -> int:
+        """Return how much of it are cases' folders and uploads."""
+        columns = (tables.case.c.folder_bytes, tables.prediction.c.byte_count)
+        return sum(_sum(connection, column) for column in columns)
 
     def decisions(self, case_id: str) -> list[SeriesDecision]:
         """Return what each series of the study was taken for."""
@@ -331,3 +350,8 @@ class LedgerReader:
         query = sa.select(table).where(table.c.case_id == case_id).order_by(*order)
         with self._reading() as connection:
             return [convert(row) for row in connection.execute(query)]
+
+
+def _sum(connection: Connection, column: sa.ColumnElement[int]) -> int:
+    query = sa.select(sa.func.coalesce(sa.func.sum(column), 0))
+    return int(connection.execute(query).scalar_one())

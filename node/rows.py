@@ -15,6 +15,7 @@ from node.cases import (
     DeliveryReceipt,
     EncodedObject,
     ObjectKind,
+    Priority,
     ReceivedInstance,
     SeriesDecision,
     Stage,
@@ -52,6 +53,7 @@ class CaseRow:
     resume_state: CaseState | None
     run: int
     summary: dict[str, Any] | None
+    priority: Priority = Priority.NORMAL
     folder_bytes: int = 0
     volumes_purged_at: datetime | None = None
     purged_at: datetime | None = None
@@ -136,6 +138,7 @@ def case_row(row: Row[Any]) -> CaseRow:
     """Return a row of ``imaging_case``."""
     values = values_of(row, CaseRow)
     values["state"] = CaseState(values["state"])
+    values["priority"] = Priority(values["priority"])
     for name, kind in (("closed_by", ClosedBy), ("resume_state", CaseState)):
         values[name] = None if values[name] is None else kind(values[name])
     return CaseRow(**values)

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from converters.sequences import SeriesKey
 from converters.volume import Role
 from node import tables, uids
-from node.cases import WORKING, CaseState, Sender, SeriesDecision
+from node.cases import WORKING, CaseState, Priority, Sender, SeriesDecision
 from node.errors import (
     CaseNotOpenError,
     CasePurgedError,
@@ -108,6 +108,14 @@ class CaseSteering(LedgerReader):
                 .where(_case.c.case_id == case_id)
                 .values(completion_requested_at=now, updated_at=now)
             )
+
+    def set_priority(self, case_id: str, priority: Priority) -> CaseRow:
+        """Say whose turn comes first; it holds from the case's next stage on."""
+        with self._engine.begin() as connection:
+            self._locked(connection, case_id)
+            values = {"priority": priority.value, "updated_at": time.time()}
+            connection.execute(_case.update().where(_case.c.case_id == case_id).values(values))
+        return self.case(case_id)
 
     def choose_series(
         self, case_id: str, chosen: Mapping[Role, SeriesKey], *, roles: Collection[Role]
@@ -235,6 +243,7 @@ class CaseSteering(LedgerReader):
                 model_id=model_id,
                 revision=revision,
                 state=CaseState.RECEIVING.value,
+                priority=Priority.NORMAL.value if newest is None else newest.priority,
                 opened_at=now,
                 last_received_at=now,
                 updated_at=now,

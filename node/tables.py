@@ -66,6 +66,7 @@ case = sa.Table(
     sa.Column("advice", sa.Text),
     sa.Column("resume_state", sa.String(16)),
     sa.Column("run", sa.Integer, nullable=False, default=1),
+    sa.Column("priority", sa.String(8), nullable=False, server_default="normal"),
     sa.Column("summary", sa.JSON),
     sa.Column("folder_bytes", sa.BigInteger, nullable=False, default=0),
     sa.Column("volumes_purged_at", sa.Float, index=True),

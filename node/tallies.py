@@ -48,6 +48,8 @@ class Tallies:
         Delivered objects of each destination, transport and status.
     instance_count, instance_bytes : int
         Instances that are kept.
+    spool_bytes : int
+        All that is in the spool.
     latest : sequence of mapping
         Summaries of the latest results, newest first.
     """
@@ -60,6 +62,7 @@ class Tallies:
     receipts: Mapping[tuple[str, str, str], int]
     instance_count: int
     instance_bytes: int
+    spool_bytes: int
     latest: Sequence[Mapping[str, Any]]
 
 
@@ -102,6 +105,7 @@ def read(ledger: LedgerReader) -> Tallies:
             receipts=counted(tables.receipt, "destination", "transport", "status_code"),
             instance_count=int(count),
             instance_bytes=int(byte_count),
+            spool_bytes=int(byte_count) + ledger.beside_instances_bytes(connection),
             latest=[one for one in connection.execute(latest).scalars() if one],
         )
 

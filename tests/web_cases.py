@@ -19,6 +19,7 @@ from converters.errors import RoleMissingError
 from inference import manifest as manifests
 from inference.manifest import Manifest
 from node import slices
+from node.access import Gate
 from node.cases import (
     AssembledCase,
     AssembledSeries,
@@ -123,7 +124,10 @@ class WebNode:
 
     def app(self) -> Starlette:
         """Return the application on this node's ledger and spool."""
-        return create_app(self.ledger, self.spool, self.settings, self.manifest, self.intake())
+        gate = Gate.load(self.settings.web)
+        return create_app(
+            self.ledger, self.spool, self.settings, self.manifest, self.intake(), gate
+        )
 
     def intake(self) -> Intake:
         """Return the way in of instances that come by STOW-RS."""

@@ -38,6 +38,7 @@ from node.web.pages import Pages
 from node.web.predict import Predict
 from node.web.predictions import Predictions
 from node.web.pulls import Pulls
+from node.web.search import Search
 from node.web.slices import Slices
 from node.web.stow import Stow
 from node.web.trail import Trail
@@ -52,7 +53,12 @@ _FOR_PROGRAMS = (
 
 
 def create_app(
-    ledger: Ledger, spool: Spool, settings: Settings, manifest: Manifest, intake: Intake
+    ledger: Ledger,
+    spool: Spool,
+    settings: Settings,
+    manifest: Manifest,
+    intake: Intake,
+    gate: Gate,
 ) -> Starlette:
     """Return the ASGI application; it needs neither model nor job engine.
 
@@ -66,13 +72,12 @@ def create_app(
     )
     queue = PredictionQueue(ledger.engine)
     pages = Pages(sources, queue)
-    gate = Gate.load(settings.web)
     trail = Trail(AuditTrail(spool.root, settings.jobs.executor_id("web")))
     login = Login(gate, pages.templates, trail)
     pages.templates.globals["is_shut"] = gate.is_shut
     handler = _ErrorHandler(pages, login)
     static = StaticFiles(directory=Path(__file__).parent / "static")
-    orders = Orders(sources, ledger)
+    orders, search = Orders(sources, ledger), Search(sources, pages)
     endpoints = [
         *Api(sources).routes(),
         *Changes(sources, queue).routes(),
@@ -81,6 +86,7 @@ def create_app(
         *Predict(sources, queue).routes(),
         *Predictions(sources, queue).routes(),
         *Pulls(sources, ledger).routes(),
+        *search.routes(),
         *Slices(sources).routes(),
         *(Stow(intake, settings.stow).routes() if settings.stow.enabled else ()),
         *(Worklist(Rows(ledger.engine)).routes() if settings.worklist.enabled else ()),
@@ -92,6 +98,7 @@ def create_app(
             *description.routes(),
             *pages.routes(),
             *orders.pages(),
+            *search.pages(),
             *login.routes(),
             Mount("/static", static),
         ],

@@ -50,6 +50,15 @@ def clock(at: datetime) -> str:
     return f"{at.astimezone():%d %b, %H:%M}".lstrip("0")
 
 
+def age(at: datetime, now: datetime) -> str:
+    """Return how long ago a time was, in its largest unit."""
+    passed_s = (now - at).total_seconds()
+    for unit_s, name in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min")):
+        if passed_s >= unit_s:
+            return f"{passed_s // unit_s:.0f} {name} ago"
+    return "just now"
+
+
 def size(byte_count: int) -> str:
     """Return a file size in decimal units."""
     value = float(byte_count)
@@ -92,6 +101,7 @@ FILTERS = {
     "moment": moment,
     "parsed": parsed,
     "clock": clock,
+    "age": age,
     "size": size,
     "millilitres": millilitres,
     "prose": prose,

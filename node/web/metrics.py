@@ -120,8 +120,7 @@ class _Node(Collector):
         spool = self._sources.spool
         yield _gauge("instances_kept", "Instances in the spool", [], {(): found.instance_count})
         yield _gauge("instances_bytes", "Their size", [], {(): found.instance_bytes})
-        used = self._sources.ledger.spool_bytes()
-        yield _gauge("spool_bytes", "All that is in the spool", [], {(): used})
+        yield _gauge("spool_bytes", "All that is in the spool", [], {(): found.spool_bytes})
         limits = {"free": spool.free_bytes(), "floor": spool.free_floor_bytes}
         yield _gauge(
             "disk_bytes",

@@ -23,7 +23,8 @@ from starlette.routing import BaseRoute, Route
 from converters.errors import CodedError
 from converters.volume import Role
 from node import actions, logs
-from node.actions import Action
+from node.actions import Action, Order
+from node.cases import Priority
 from node.door_errors import OrderKeyReusedError
 from node.errors import (
     ActionUnavailableError,
@@ -58,20 +59,14 @@ _WHAT: Final = {
     Action.CANCEL: "Stop a case; what it has received stays.",
     Action.COMPLETE: "Close a case that still receives with what there is.",
     Action.CHOOSE: "Say which series serves which role; the rest is left to the node.",
+    Action.PRIORITY: "Say whose turn comes first; it holds from the next stage on.",
 }
-_CHOICE: Final = {
-    JSON: {
-        "schema": {
-            "type": "object",
-            "required": ["series"],
-            "properties": {
-                "series": {
-                    "type": "object",
-                    "additionalProperties": {"type": "integer", "minimum": 1},
-                }
-            },
-        }
-    }
+_BODIES: Final[Mapping[Action, tuple[str, Mapping[str, Any]]]] = {
+    Action.CHOOSE: (
+        "series",
+        {"type": "object", "additionalProperties": {"type": "integer", "minimum": 1}},
+    ),
+    Action.PRIORITY: ("priority", {"enum": [one.value for one in Priority]}),
 }
 
 
@@ -110,8 +105,10 @@ class Orders:
     def _endpoint(self, action: Action) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         async def order(request: Request) -> Response:
             key = _key_of(request)
-            numbers = _numbers_of(await _body(request)) if action is Action.CHOOSE else {}
-            row, is_new = await run_in_threadpool(self._order, request, action, numbers, key)
+            wanted = Order(action=action)
+            if action in _BODIES:
+                wanted = _from_json(action, await body_of(request))
+            row, is_new = await run_in_threadpool(self._order, request, wanted, key)
             view = await run_in_threadpool(self._view, row)
             answer = as_json(view)
             if not is_new:
@@ -121,28 +118,32 @@ class Orders:
         return order
 
     async def _from_form(self, action: Action, request: Request) -> Response:
-        fields = parse_qs((await _body(request)).decode("utf-8", "replace"), max_num_fields=20)
-        numbers = {role: _number(values[0]) for role, values in fields.items()}
-        row, _ = await run_in_threadpool(self._order, request, action, numbers, "")
+        fields = parse_qs((await body_of(request)).decode("utf-8", "replace"), max_num_fields=20)
+        said = {name: values[0] for name, values in fields.items()}
+        if action is Action.PRIORITY:
+            wanted = Order(action=action, priority=_priority(said.get("priority")))
+        else:
+            numbers = {role: _number(text) for role, text in said.items()}
+            wanted = Order(action=action, series=numbers)
+        row, _ = await run_in_threadpool(self._order, request, wanted, "")
         return RedirectResponse(f"/cases/{row.case_id}", HTTPStatus.SEE_OTHER.value)
 
-    def _order(
-        self, request: Request, action: Action, numbers: Mapping[Role, int], key: str
-    ) -> tuple[CaseRow, bool]:
+    def _order(self, request: Request, order: Order, key: str) -> tuple[CaseRow, bool]:
         """Carry an order out once; return its case and whether this was the first time."""
         case_id = query.case_id_of(request)
         principal = request.state.principal
         own_key = f"{principal.name}/{key}"
-        content = json.dumps([case_id, action, sorted(numbers.items())])
+        said = order.priority if order.action is Action.PRIORITY else sorted(order.series.items())
+        content = json.dumps([case_id, order.action, said])
         if key and not self._book.note(own_key, content):
             return self._ledger.case(case_id), False
         try:
-            row = actions.carry_out(self._ledger, case_id, action, numbers, self._sources.roles)
+            row = actions.carry_out(self._ledger, case_id, order, self._sources.roles)
         except CodedError:
             if key:
                 self._book.forget(own_key)
             raise
-        logs.get().info("case.ordered", case_id=case_id, kind=action.value)
+        logs.get().info("case.ordered", case_id=case_id, kind=order.action.value)
         return row, True
 
     def _view(self, row: CaseRow) -> CaseView:
@@ -152,12 +153,17 @@ class Orders:
 def _operation(action: Action) -> Operation:
     is_choice = action is Action.CHOOSE
     choice_errors = (RoleUnknownError, SeriesTakenError, SeriesUnknownError) if is_choice else ()
+    body = None
+    if action in _BODIES:
+        name, schema = _BODIES[action]
+        whole = {"type": "object", "required": [name], "properties": {name: schema}}
+        body = {JSON: {"schema": whole}}
     return Operation(
         tag="cases",
         method="POST",
         what=_WHAT[action],
         parameters=(_KEY_PARAMETER,),
-        body=_CHOICE if is_choice else None,
+        body=body,
         answers=(Answer(what="the case after it, or the revision opened for it", shape=CaseView),),
         errors=(
             CaseUnknownError,
@@ -179,21 +185,37 @@ def _key_of(request: Request) -> str:
     return key
 
 
-async def _body(request: Request) -> bytes:
+async def body_of(request: Request) -> bytes:
+    """Return the body of a request, which is short."""
     body = await Body(request, silence_s=_BODY_S, patience_s=_BODY_S).whole(_LONGEST_BODY)
     if body is None:
         raise RequestInvalidError(parameter="body", expected=f"{_LONGEST_BODY} bytes at most")
     return body
 
 
-def _numbers_of(body: bytes) -> dict[Role, int]:
-    """Return the choices of a body such as ``{"series": {"t1gd": 4}}``."""
-    expected = 'such as {"series": {"t1gd": 4}}'
+def _from_json(action: Action, body: bytes) -> Order:
+    """Return the order of a body such as ``{"series": {"t1gd": 4}}``."""
+    name, _ = _BODIES[action]
+    expected = f"a JSON object with {name}"
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise RequestInvalidError(parameter="body", expected=expected) from error
-    series = content.get("series") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or name not in content:
+        raise RequestInvalidError(parameter="body", expected=expected)
+    if action is Action.PRIORITY:
+        return Order(action=action, priority=_priority(content[name]))
+    return Order(action=action, series=_numbers_of(content[name]))
+
+
+def _priority(value: object) -> Priority:
+    if not isinstance(value, str) or value not in list(Priority):
+        raise RequestInvalidError(parameter="priority", expected=f"one of {', '.join(Priority)}")
+    return Priority(value)
+
+
+def _numbers_of(series: object) -> dict[Role, int]:
+    expected = 'such as {"series": {"t1gd": 4}}'
     if not isinstance(series, dict) or not all(map(_is_whole, series.values())):
         raise RequestInvalidError(parameter="body", expected=expected)
     return {role: int(number) for role, number in series.items()}

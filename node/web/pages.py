@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -13,11 +15,13 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from converters.errors import CodedError
+from node.access import is_loopback
 from node.cases import FINAL, WORKING, CaseState
 from node.prediction_queue import PredictionQueue
 from node.settings import Receive
 from node.web import api, cards, formats, health, leafing, machine, query, views
-from node.web.views import Sources
+from node.web.query import CaseQuery
+from node.web.views import CaseView, Sources
 
 PAGE_LENGTH = 25
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -61,6 +65,24 @@ class Pages:
         """Answer the status page."""
         wanted = query.case_query(request.query_params, default_limit=PAGE_LENGTH)
         cases, total = api.found_cases(self._sources, wanted)
+        return self._list(request, wanted, cases, total=total)
+
+    def found(self, request: Request, cases: Sequence[CaseView], *, is_cut: bool) -> Response:
+        """Answer the same page with what a search has found; it does not say what was searched."""
+        everything = query.CaseQuery(states=(), limit=PAGE_LENGTH, offset=0)
+        return self._list(
+            request, everything, cases, total=len(cases), found="cut" if is_cut else "whole"
+        )
+
+    def _list(
+        self,
+        request: Request,
+        wanted: CaseQuery,
+        cases: Sequence[CaseView],
+        *,
+        total: int,
+        found: str = "",
+    ) -> Response:
         settings = self._sources.settings
         host = _reachable(settings.receive.host, request)
         return self._render(
@@ -70,10 +92,14 @@ class Pages:
             query=wanted,
             filters=self._filters(),
             predictions=self._queue.open_rows(),
-            is_filtered=bool(wanted.states or wanted.offset),
+            found=found,
+            now=datetime.now(UTC),
+            may_act=request.state.principal.role.may("POST", "/search"),
+            is_filtered=bool(wanted.states or wanted.offset or found),
             receive=settings.receive,
             receive_host=host,
-            command=_example(settings.receive, host),
+            is_alone=is_loopback(settings.receive.host),
+            commands=_commands(settings.receive, host),
             destinations=settings.destinations,
         )
 
@@ -135,8 +161,23 @@ def _reachable(bound: str, request: Request) -> str:
     return request.url.hostname or bound if is_everywhere else bound
 
 
-def _example(receive: Receive, host: str) -> str:
-    """Return a command that sends a folder; quoted, since an AE title may hold blanks."""
-    address = (host, str(receive.port))
-    words = ("storescu", "-aec", receive.ae_title, "+sd", "+r", *address, "path/to/study")
-    return shlex.join(words)
+def _commands(receive: Receive, host: str) -> dict[str, str]:
+    """Return what sends a study, by program; quoted, since an AE title may hold blanks."""
+    address = ("-aec", receive.ae_title, host, str(receive.port))
+    modality = json.dumps([receive.ae_title, host, receive.port])
+    orthanc = "http://127.0.0.1:8042/modalities/neuroseg"
+    return {
+        "DCMTK": "\n".join(
+            (
+                shlex.join(("echoscu", *address)),
+                shlex.join(("storescu", "+sd", "+r", *address, "path/to/study")),
+            )
+        ),
+        "Orthanc": "\n".join(
+            (
+                shlex.join(("curl", "-X", "PUT", orthanc, "-d", modality)),
+                shlex.join(("curl", "-X", "POST", f"{orthanc}/echo", "-d", "{}")),
+                shlex.join(("curl", "-X", "POST", f"{orthanc}/store", "-d", "ORTHANC-STUDY-ID")),
+            )
+        ),
+    }

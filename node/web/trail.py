@@ -10,6 +10,11 @@ from node.access import READING, Principal
 from node.audit import AuditTrail, Deed, Event
 
 _STUDY: Final = "study_instance_uid"
+_POSTED: Final = {
+    "/api/v1/predict": Event.IMPORTED,
+    "/api/v1/search": Event.QUERIED,
+    "/search": Event.QUERIED,
+}
 
 
 class Trail:
@@ -69,4 +74,4 @@ def _event_of(scope: Scope) -> Event | None:
         return Event.STORED
     if method == "DELETE":
         return Event.DELETED
-    return Event.IMPORTED if path == "/api/v1/predict" else Event.CHANGED
+    return _POSTED.get(path, Event.CHANGED)

@@ -21,6 +21,7 @@ from node.cases import (
     DeliveryReceipt,
     EncodedObject,
     ObjectKind,
+    Priority,
     SeriesDecision,
     Transport,
 )
@@ -154,6 +155,7 @@ class CaseView:
     state: str
     revision: int
     run: int
+    priority: Priority
     model_id: str
     study_instance_uid: str
     opened_at: datetime
@@ -242,7 +244,7 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
 
 def _of_row(row: CaseRow) -> dict[str, Any]:
     same = (
-        *("case_id", "revision", "run", "model_id", "study_instance_uid", "opened_at"),
+        *("case_id", "revision", "run", "priority", "model_id", "study_instance_uid", "opened_at"),
         *("last_received_at", "updated_at", "closed_at", "reference_role"),
         *("completion_requested_at", "volumes_purged_at", "purged_at"),
         *("code", "sentence", "advice", "summary"),

@@ -1,4 +1,4 @@
-"""Who sent a study, where its result goes, work items; indexes for what is asked of many cases."""
+"""Priorities, who sent a study, where its result goes, work items; indexes for what is asked."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def upgrade() -> None:
     for column in _INDEXED:
         if f"ix_{_CASE}_{column}" not in indexes:
             op.create_index(f"ix_{_CASE}_{column}", _CASE, [column])
+    if "priority" not in {one["name"] for one in there.get_columns(_CASE)}:
+        op.add_column(
+            _CASE, sa.Column("priority", sa.String(8), nullable=False, server_default="normal")
+        )
     if not there.has_table("sender"):
         op.create_table(
             "sender",

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from dbos import run_dbos_database_migrations
 
 from converters.sequences import SeriesKey
 from node.__main__ import main
-from node.cases import CaseState
+from node.cases import CaseState, Priority
+from node.orders import OrderBook
 from tests.nodes import destination
 from tests.web_cases import MODEL_FOLDER, WebNode, unused
 
@@ -98,10 +98,9 @@ def test_a_delivery_that_waits_for_its_next_try_can_be_tried_now(node: WebNode) 
     case_id = node.receive("1.2.1")
     node.close(case_id)
     node.encode(case_id)
-    url = f"sqlite:///{node.spool.root}/jobs.sqlite"
-    run_dbos_database_migrations(system_database_url=url)
     retried = cases(node, "retry", case_id).output
-    assert f"{case_id}: deliveries tried now: 0" in retried  # no worker has put one off here
+    assert f"{case_id}: what waits to be delivered is tried now" in retried
+    assert OrderBook(node.ledger.engine).hasty() == [case_id]
 
 
 def test_each_destination_is_shown_with_how_it_stands(node: WebNode) -> None:
@@ -132,18 +131,16 @@ def test_an_open_case_is_completed_at_the_next_look(node: WebNode) -> None:
 def test_a_case_that_no_longer_receives_cannot_be_completed(node: WebNode) -> None:
     result = cases(node, "complete", node.delivered("1.2.1"))
     assert result.exit_code == 1
-    assert "CASE_NOT_OPEN: the case is delivered, expected receiving" in result.output
+    assert "CASE_ACTION_UNAVAILABLE" in result.output
 
 
 def test_a_failed_case_is_retried_where_it_stood(node: WebNode) -> None:
-    run_dbos_database_migrations(node.settings.jobs_url)  # as the first start of a node does
     case_id = node.failed("1.2.1")
     assert f"{case_id} goes on from assembled" in cases(node, "retry", case_id).output
     assert node.ledger.case(case_id).state is CaseState.ASSEMBLED
 
 
 def test_a_held_result_says_why_and_is_released_once(node: WebNode) -> None:
-    run_dbos_database_migrations(node.settings.jobs_url)  # as the first start of a node does
     case_id = node.held("1.2.1")
     assert "RESULT_HELD: the result is held back because of INPUT_MISSING" in cases(node).output
     shown = cases(node, "show", case_id).output
@@ -153,11 +150,10 @@ def test_a_held_result_says_why_and_is_released_once(node: WebNode) -> None:
     assert node.ledger.case(case_id).state is CaseState.ENCODED
     again = cases(node, "release", case_id)
     assert again.exit_code == 1
-    assert "CASE_NOT_HELD: the case is encoded, expected held" in again.output
+    assert "CASE_ACTION_UNAVAILABLE" in again.output
 
 
 def test_a_held_result_is_cancelled(node: WebNode) -> None:
-    run_dbos_database_migrations(node.settings.jobs_url)  # as the first start of a node does
     case_id = node.held("1.2.1")
     assert cases(node, "cancel", case_id).exit_code == 0
     row = node.ledger.case(case_id)
@@ -165,7 +161,6 @@ def test_a_held_result_is_cancelled(node: WebNode) -> None:
 
 
 def test_an_open_case_is_cancelled(node: WebNode) -> None:
-    run_dbos_database_migrations(node.settings.jobs_url)  # as the first start of a node does
     case_id = node.receive("1.2.1")
     assert f"{case_id} is cancelled" in cases(node, "cancel", case_id).output
     assert node.ledger.case(case_id).state is CaseState.CANCELLED
@@ -228,9 +223,8 @@ def test_a_choice_for_a_case_with_a_result_opens_the_next_revision(
         ((), "name at least one ROLE=NUMBER, or give --none"),
         (("t1=1", "--none"), "name at least one ROLE=NUMBER, or give --none"),
         (("pet=1",), "the role is none of flair, t1, t1gd, t2"),
-        (("t1",), "the numbers of this case are 1 to 4"),
-        (("t1=9",), "the numbers of this case are 1 to 4"),
-        (("t1=01",), "the numbers of this case are 1 to 4"),
+        (("t1",), "what follows = is no number of a series"),
+        (("t1=01",), "what follows = is no number of a series"),
         (("t1=1", "t1=2"), "t1 is named twice"),
     ],
 )
@@ -257,13 +251,38 @@ def test_a_case_at_work_takes_no_choice(node: WebNode) -> None:
     node.close(case_id)
     result = cases(node, "choose", case_id, "t1=2")
     assert result.exit_code == 1
-    assert "CASE_NOT_OPEN" in result.output
+    assert "CASE_ACTION_UNAVAILABLE" in result.output
 
 
-def test_a_case_of_which_nothing_is_decided_has_no_numbers(node: WebNode) -> None:
-    result = cases(node, "choose", node.receive("1.2.1"), "t1=1")
-    assert result.exit_code == 2
-    assert "none, as nothing is decided yet" in flat(result)
+def test_a_number_that_no_series_has_is_refused_with_its_code(node: WebNode) -> None:
+    for case_id in (node.receive("1.2.1"), node.delivered("1.2.2")):
+        result = cases(node, "choose", case_id, "t1=9")
+        assert result.exit_code == 1
+        assert "SERIES_UNKNOWN" in result.output
+        assert node.ledger.choices(case_id) == {}
+
+
+def test_a_case_gets_another_priority_while_it_is_under_way(node: WebNode) -> None:
+    case_id = node.receive("1.2.1")
+    assert f"{case_id} has high priority" in cases(node, "priority", case_id, "high").output
+    assert node.ledger.case(case_id).priority is Priority.HIGH
+    assert "priority high" in cases(node, "show", case_id).output
+    assert " high " in cases(node).output
+    done = cases(node, "priority", node.delivered("1.2.2"), "low")
+    assert (done.exit_code, "CASE_ACTION_UNAVAILABLE" in done.output) == (1, True)
+    assert cases(node, "priority", case_id, "first").exit_code == 2
+
+
+def test_a_case_is_shown_to_programs_as_the_api_answers_it(node: WebNode) -> None:
+    case_id = node.delivered("1.2.1")
+    shown = json.loads(cases(node, "show", case_id, "--json").output)
+    assert (shown["case_id"], shown["state"], shown["priority"]) == (
+        case_id,
+        "delivered",
+        "normal",
+    )
+    assert len(shown["series"]) == 4
+    assert shown["opened_at"].endswith("+00:00")
 
 
 def test_a_description_cannot_steer_the_terminal(node: WebNode) -> None:

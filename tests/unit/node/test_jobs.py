@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from node import jobs
-from node.cases import Stage
+from node.cases import Priority, Stage
 from node.errors import ConfigError
 from node.jobs import Job, Jobs, Worker
 from node.ledger import Ledger
@@ -31,10 +31,13 @@ class _Recorder:
         self.done: Counter[str] = Counter()
         self.order: list[str] = []
         self.gate = threading.Event()
+        self.turnstile = threading.Event()
 
     def __call__(self, job: Job) -> Sequence[Job]:
         if job.case_id == "slow":
             self.gate.wait(20)
+        if job.case_id == "turnstile":
+            self.turnstile.wait(20)
         if job.case_id == "broken":
             raise RuntimeError("a defect")
         self.done[job.job_id] += 1
@@ -66,13 +69,14 @@ def worker(url: str, folder: Path, recorder: _Recorder) -> Iterator[Worker]:
     worker = Worker(
         url,
         executor_id="test/work",
-        queues={Stage.CONVERT: 2, Stage.ENCODE: 2},
+        queues={Stage.CONVERT: 2, Stage.ENCODE: 2, Stage.DELIVER: 1},
         handler=recorder,
         poll_s=0.05,
     )
     worker.start(folder)
     yield worker
     recorder.gate.set()
+    recorder.turnstile.set()
     worker.stop(grace_s=2)
 
 
@@ -147,20 +151,33 @@ def test_a_running_job_is_not_taken_for_a_lost_one_and_ends_by_itself(
     wait_until(lambda: any("slow" in name for name in jobs._running), 10, "the job to start")
     for _ in range(3):
         worker.sweep(ledger, timeout_s=5.0)
-    queue.cancel("slow")
-    assert "slow" in queue.active_case_ids()  # its place in the queue is taken until it has ended
+    assert "slow" in queue.active_case_ids()
     recorder.gate.set()
     wait_until(lambda: recorder.done[_job("slow").job_id] == 1, 10, "the job to end")
     ledger.close()
 
 
-def test_a_cancelled_job_does_not_run(queue: Jobs, recorder: _Recorder) -> None:
-    job = _job("unwanted", Stage.SEGMENT)  # no worker listens to this queue
-    queue.submit(job)
-    assert "unwanted" in queue.active_case_ids()
-    queue.cancel("unwanted")
-    assert "unwanted" not in queue.active_case_ids()
-    assert recorder.done[job.job_id] == 0
+def test_who_has_priority_is_taken_first_also_when_it_got_it_while_it_waited(
+    queue: Jobs, recorder: _Recorder
+) -> None:
+    queue.submit(_job("turnstile", Stage.DELIVER))
+    wait_until(lambda: "turnstile" in str(jobs._running), 10, "the only place to be taken")
+    turns = {"low": Priority.LOW, "high": Priority.HIGH}
+    for name in ("low", "first", "second", "later", "high"):
+        job = _job(name, Stage.DELIVER, priority=turns.get(name, Priority.NORMAL))
+        queue.submit(job)
+    queue.reorder({"later": Priority.HIGH, "second": Priority.LOW})
+    recorder.turnstile.set()
+    last = _job("second", Stage.DELIVER).job_id
+    wait_until(lambda: recorder.done[last] == 1, 20, "the jobs to run")
+    delivered = [name.split("/")[0] for name in recorder.order if "/deliver/" in name]
+    assert delivered == ["turnstile", "later", "high", "first", "low", "second"]
+
+
+def test_a_job_that_an_earlier_version_has_written_down_has_normal_priority() -> None:
+    assert jobs._job_of(["a", 1, "convert", "", 1, 0.0]) == _job("a")
+    values = ["a", 1, "convert", "", 1, 0.0, "high"]
+    assert jobs._job_of(values) == _job("a", priority=Priority.HIGH)
 
 
 def test_two_workers_of_one_name_are_refused(url: str, folder: Path, worker: Worker) -> None:

@@ -25,7 +25,7 @@ def test_a_failed_case_starts_again(node: WebNode, client: TestClient) -> None:
     case_id = node.failed("1.2.1")
     body = client.post(f"/api/v1/cases/{case_id}/retry").json()
     assert (body["case_id"], body["state"], body["run"]) == (case_id, "assembled", 2)
-    assert body["actions"] == ["cancel"]
+    assert body["actions"] == ["cancel", "priority"]
 
 
 def test_a_held_result_is_released(node: WebNode, client: TestClient) -> None:
@@ -67,6 +67,27 @@ def test_series_are_chosen_by_their_number(node: WebNode, client: TestClient) ->
     assert node.ledger.choices(case_id) == {}
 
 
+def test_a_case_gets_another_priority_and_its_next_revision_keeps_it(
+    node: WebNode, client: TestClient
+) -> None:
+    case_id = node.receive("1.2.1")
+    url = f"/api/v1/cases/{case_id}/priority"
+    assert client.get(f"/api/v1/cases/{case_id}").json()["priority"] == "normal"
+    assert client.post(url, json={"priority": "high"}).json()["priority"] == "high"
+    for wrong in ({"priority": "first"}, {"priority": 1}, {}, []):
+        answer = client.post(url, json=wrong)
+        assert (answer.status_code, answer.json()["code"]) == (400, "REQUEST_INVALID")
+    for address in ("/", f"/cases/{case_id}"):
+        assert "High priority" in client.get(address).text
+    answer = client.post(f"/cases/{case_id}/priority", data={"priority": "low"})
+    assert answer.status_code == 200  # of the page that it leads to
+    assert "Low priority" in answer.text
+    node.close(case_id)
+    node.deliver(node.encode(case_id))
+    newest = node.ledger.case(node.receive("1.2.1", slices=4))
+    assert (newest.revision, newest.priority) == (2, "low")
+
+
 @pytest.mark.parametrize(
     ("series", "code"),
     [
@@ -104,7 +125,7 @@ def test_a_body_that_is_no_choice_is_refused(
 def test_what_makes_no_sense_is_refused_with_what_does(node: WebNode, client: TestClient) -> None:
     case_id = node.delivered("1.2.1")
     for action in set(Action) - {Action.CHOOSE}:
-        answer = client.post(f"/api/v1/cases/{case_id}/{action}")
+        answer = client.post(f"/api/v1/cases/{case_id}/{action}", json={"priority": "high"})
         assert (answer.status_code, answer.json()["code"]) == (409, "CASE_ACTION_UNAVAILABLE")
         assert "choose" in answer.json()["detail"]
     assert state_of(node, case_id) is CaseState.DELIVERED

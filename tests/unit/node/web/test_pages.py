@@ -10,7 +10,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from converters.sequences import SeriesKey
+from node.access import Gate
 from node.cases import CaseState, Ending, ObjectKind, SeriesDecision
+from node.settings import Web
 from node.web import downloads
 from node.web.app import create_app
 from tests.web_cases import WebNode, unused
@@ -60,7 +62,7 @@ def test_an_empty_node_says_how_to_send_a_study(node: WebNode, client: TestClien
 
 def test_a_model_that_is_no_demonstration_has_no_badge(node: WebNode) -> None:
     real = node.manifest.model_copy(update={"demonstration": False})
-    app = create_app(node.ledger, node.spool, node.settings, real, node.intake())
+    app = create_app(node.ledger, node.spool, node.settings, real, node.intake(), Gate.load(Web()))
     with TestClient(app, base_url="http://127.0.0.1") as client:
         page = client.get("/").text
     assert "DEMONSTRATION" not in page
