@@ -211,7 +211,7 @@ def _web_tls(web: Web, gate: Gate) -> ServerTls | None:
 
 def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
     """Close, convert, encode and deliver cases until told to stop."""
-    from node import model_set
+    from node import model_set, traces
     from node.closing import Closer
     from node.jobs import Jobs
     from node.notify.notifier import Notifier
@@ -243,6 +243,7 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
         sweeper,
         Ticker("puller", _PULL_S, pulling.look),
         *_on_their_own(settings, ledger),
+        *traces.tickers(settings.traces, ledger),
         Ticker("closer", settings.assemble.poll_s, closer.look),
         Ticker("tender", settings.jobs.sweep_s, closer.tend),
         Ticker("purger", _PURGE_S, purger.look),

@@ -13,6 +13,7 @@ from converters.sequences import SeriesKey
 from converters.volume import Role
 from node import rows, tables
 from node.cases import (
+    FINAL,
     AssembledCase,
     AssembledSeries,
     CaseRoute,
@@ -125,6 +126,15 @@ class LedgerReader:
         if row is None:
             raise CaseUnknownError
         return rows.case_row(row)
+
+    def ended_since(self, moment: float, *, limit: int) -> list[CaseRow]:
+        """Return cases that have ended and changed after a moment, in the order of their change."""
+        query = sa.select(_case).where(
+            _case.c.updated_at > moment, _case.c.state.in_([state.value for state in FINAL])
+        )
+        with self._reading() as connection:
+            found = connection.execute(query.order_by(_case.c.updated_at).limit(limit))
+            return [rows.case_row(row) for row in found]
 
     def cases_of_study(self, study_instance_uid: str) -> list[CaseRow]:
         """Return the cases of a study, newest first."""

@@ -258,6 +258,12 @@ class Delivery(Branch):
         return ANY_NOTE in self.hold_codes or note_code in self.hold_codes
 
 
+class Traces(Branch):
+    """Who collects traces of cases: OTLP over HTTP at `url`; empty: nobody."""
+
+    url: str = ""
+
+
 class Settings(BaseSettings):
     """Everything the node can be told; the environment wins over the file."""
 
@@ -286,6 +292,7 @@ class Settings(BaseSettings):
     delivery: Delivery = Delivery()
     predict: Predict = Predict()
     notify: Notify = Notify()
+    traces: Traces = Traces()
     destinations: tuple[Destination, ...] = ()
     routes: tuple[Route, ...] = ()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

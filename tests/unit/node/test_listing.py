@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -57,7 +56,7 @@ def test_a_shell_completes_what_the_command_line_knows(
     done = subprocess.run(
         command, env={**os.environ, **asked}, capture_output=True, text=True, check=True
     )
-    assert expected in io.StringIO(done.stdout).read().split()
+    assert expected in done.stdout.replace(",", " ").split()
     made = subprocess.run(
         (sys.executable, "-m", "node", "completion", shell),
         capture_output=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -72,12 +73,15 @@ def test_what_was_told_is_listed(tmp_path: Path, ledger: Ledger) -> None:
     notifier = Notifier(Outbox(ledger.engine), Notify.model_validate({"webhook": asked}))
     notifier.route()
     notifier.look("webhook")
-    lines = _run(tmp_path, "list").output.splitlines()
+    heads, *lines = _run(tmp_path, "list").output.splitlines()
+    assert heads.split() == ["happened", "event", "code", "case", "told"]
     assert len(lines) == 2
-    assert "case.rejected  GEOM_MISSING_SLICE" in lines[0]
+    assert re.search(r"case\.rejected +GEOM_MISSING_SLICE", lines[0])
     assert lines[0].endswith("nobody is told")
-    assert "case.failed  UNFORESEEN" in lines[1]
+    assert re.search(r"case\.failed +UNFORESEEN", lines[1])
     assert "webhook: waits after 1 attempts (webhook did not take" in lines[1]
+    told = json.loads(_run(tmp_path, "list", "--json").output)
+    assert [one["notice"]["code"] for one in told] == ["GEOM_MISSING_SLICE", "UNFORESEEN"]
 
 
 def _finding(name: str, notify: dict[str, object]) -> Finding:

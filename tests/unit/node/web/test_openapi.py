@@ -23,7 +23,8 @@ from node.web.views import CaseView
 from tests.web_cases import WebNode
 
 _FORMS = {f"/cases/{{case_id}}/{action}" for action in Action}
-PAGES = {"/", "/cases/{case_id}", "/system", "/models", "/login", "/logout", *_FORMS}
+_READ = ("/", "/cases/{case_id}", "/system", "/models", "/login")
+PAGES = {*_READ, "/logout", "/search", *_FORMS}
 
 
 @pytest.fixture
