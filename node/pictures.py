@@ -15,6 +15,7 @@ from typing import Any, Final
 import pydicom
 from PIL import Image
 
+from converters.preview import render_preview
 from converters.summary_cover import Row, Words
 from converters.summary_pictures import Page, draw_pages, sequence
 from converters.volume import LabelMap, Role, Volume
@@ -36,6 +37,15 @@ _FAST: Final = 4  # a third of the default's time for a twentieth more bytes
 def volumes_of(case: AssembledCase, spool: Spool) -> list[Volume]:
     """Return the volumes that are shown of a converted case, the reference first."""
     return [convert.read_volume(case, role, spool) for role in _roles(case)]
+
+
+def keep_preview(
+    case: AssembledCase, reference: Volume, label_map: LabelMap, caption: str, spool: Spool
+) -> None:
+    """Write the picture of a case in the list of cases to its folder."""
+    picture = render_preview(reference, label_map, caption=caption)
+    final = spool.case_folder(case.case_id) / "preview.png"
+    spool.publish(final, lambda part: part.write_bytes(picture))
 
 
 def draw(

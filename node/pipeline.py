@@ -30,8 +30,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy.exc import SQLAlchemyError
 
 from converters.errors import CodedError
-from converters.preview import render_preview
-from converters.volume import LabelMap, Volume
+from converters.volume import LabelMap
 from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
 from node import (
@@ -279,7 +278,7 @@ class Pipeline:
         case = self._ledger.assembled(row.case_id)
         label_map = convert.read_labels(case, manifest.segments, manifest.model_id, parts.spool)
         volumes = pictures.volumes_of(case, parts.spool)
-        self._preview(case, volumes[0], label_map, manifest)
+        pictures.keep_preview(case, volumes[0], label_map, manifest.title, parts.spool)
         found = measuring.of(label_map, manifest)
         measured = measuring.content_of(found, case, manifest)
         measuring.write(measured, case, parts.spool)
@@ -297,14 +296,6 @@ class Pipeline:
         logs.get().info("seg.encoded", case_id=row.case_id, byte_count=main.byte_count)
         if held_for:
             logs.get().warning("case.held", case_id=row.case_id, reason=", ".join(held_for))
-
-    def _preview(
-        self, case: AssembledCase, reference: Volume, label_map: LabelMap, manifest: Manifest
-    ) -> None:
-        parts = self._parts
-        picture = render_preview(reference, label_map, caption=manifest.title)
-        final = parts.spool.case_folder(case.case_id) / "preview.png"
-        parts.spool.publish(final, lambda part: part.write_bytes(picture))
 
     def _deliver(self, row: CaseRow, job: Job) -> None:
         destination = self._destination(job)

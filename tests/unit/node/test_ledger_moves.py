@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from node import schema, tables
-from node.cases import CaseState, DeliveryReceipt, Ending, Priority, Stage, Transport
+from node.cases import CaseState, DeliveryReceipt, Ending, Stage, Transport
 from node.errors import (
     CaseNotHeldError,
     CaseOvertakenError,

@@ -62,7 +62,6 @@ def test_who_may_only_read_asks_for_nothing(client: TestClient) -> None:
     ("path", "status", "code"),
     [
         ("/api/v1/studies/1.2.3/process?from=elsewhere", 422, "PULL_SOURCE"),
-        ("/api/v1/studies/1.2.3/process?from=pacs", 422, "PULL_SOURCE"),  # no DICOMweb there
         ("/api/v1/studies/Jane%5EDoe/process", 400, "REQUEST_INVALID"),
         (f"/api/v1/studies/{'1' * 65}/process", 400, "REQUEST_INVALID"),
     ],
