@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from converters import align, planes
 from converters.planes import Rgb, View
@@ -128,7 +128,8 @@ def _levels(volume: Volume, whole: Grid, box: Box) -> NDArray[np.uint8]:
         found = volume.intensities[box]
     else:
         found = align.on_grid(volume, whole.part(box)).intensities
-    return np.clip((found - low) * (_WHITE / (high - low)), 0, _WHITE).astype(np.uint8)
+    levels = np.clip((found - low) * (_WHITE / (high - low)), 0, _WHITE)
+    return np.asarray(levels, dtype=np.uint8)
 
 
 def _middle(labels: NDArray[np.uint8]) -> tuple[int, int, int]:
@@ -171,24 +172,30 @@ def labels_png(
         if not (shown == label).any():
             continue
         area = _area(shown == label, size)
-        core = area.filter(ImageFilter.MinFilter(2 * _LINE + 1))
-        indices[np.asarray(area) > 0] = 2 * order + 2
-        indices[np.asarray(core) > 0] = 2 * order + 1
+        indices[area] = 2 * order + 2
+        indices[_core(area)] = 2 * order + 1
     picture = Image.fromarray(indices, "P")
     picture.putpalette(palette)
     return _png(picture, bytes(opacity))
 
 
-def _area(mask: NDArray[np.bool_], size: tuple[int, int]) -> Image.Image:
+def _area(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return a mask enlarged, with its borders between the voxels' borders."""
     enlarged = Image.fromarray(mask.astype(np.uint8) * np.uint8(_WHITE))
-    enlarged = enlarged.resize(size, Image.Resampling.BILINEAR)
-    return enlarged.point([0] * _HALF + [_WHITE] * _HALF)
+    return np.asarray(enlarged.resize(size, Image.Resampling.BILINEAR)) >= _HALF
+
+
+def _core(area: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return an area without its border; where the picture ends there is none."""
+    (rows, columns), around = area.shape, range(2 * _LINE + 1)
+    wide = np.pad(area, _LINE, mode="edge")
+    core = np.logical_and.reduce([wide[at : at + rows] for at in around])
+    return np.asarray(np.logical_and.reduce([core[:, at : at + columns] for at in around]))
 
 
 def _slice(layer: NDArray[np.uint8], view: View, number: int) -> NDArray[np.uint8]:
     """Return a slice as it is shown: the head is on top."""
-    found = layer.take(number - 1, _ALONG[view])
+    found = np.moveaxis(layer, _ALONG[view], 0)[number - 1]
     return found if view == "axial" else found[::-1]
 
 

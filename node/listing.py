@@ -27,8 +27,9 @@ def show(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for number, row in enumerate(table):
         first = "".join(f"{cell:<{width}}{_GAP}" for cell, width in zip(row, widths, strict=False))
         parts = textwrap.wrap(row[-1], room) if sys.stdout.isatty() else [row[-1]]
-        text = (first + f"\n{' ' * taken}".join(parts)).rstrip()
-        click.echo(text if number else click.style(text, bold=True))
+        text = f"\n{' ' * taken}".join(parts)
+        line = f"{first}{text}".rstrip()
+        click.echo(line if number else click.style(line, bold=True))
 
 
 def as_json(content: Any) -> None:  # noqa: ANN401 - what JSON can say, times and enumerations

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from converters.slice_views import Layout
 from node import pictures, slices
 from node.spool import Spool
 from tests.phantoms import WrittenStudy
@@ -34,7 +35,7 @@ def test_what_is_kept_is_described_by_the_summary_and_mapped(
 
 
 def test_what_another_run_has_written_meanwhile_is_not_shown(tmp_path: Path) -> None:
-    layout = slices.Layout(shape=(2, 3, 4), spacing_mm=(1.0, 1.0, 1.0), roles=("t1",), at=(0, 0, 0))
+    layout = Layout(shape=(2, 3, 4), spacing_mm=(1.0, 1.0, 1.0), roles=("t1",), at=(0, 0, 0))
     path = tmp_path / slices.FILE_NAME
     assert slices.layers(path, layout) is None
     np.save(path, np.zeros((2, 2, 3, 5), np.uint8))

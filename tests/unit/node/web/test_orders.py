@@ -74,7 +74,8 @@ def test_a_case_gets_another_priority_and_its_next_revision_keeps_it(
     url = f"/api/v1/cases/{case_id}/priority"
     assert client.get(f"/api/v1/cases/{case_id}").json()["priority"] == "normal"
     assert client.post(url, json={"priority": "high"}).json()["priority"] == "high"
-    for wrong in ({"priority": "first"}, {"priority": 1}, {}, []):
+    wrongs: tuple[object, ...] = ({"priority": "first"}, {"priority": 1}, {}, [])
+    for wrong in wrongs:
         answer = client.post(url, json=wrong)
         assert (answer.status_code, answer.json()["code"]) == (400, "REQUEST_INVALID")
     for address in ("/", f"/cases/{case_id}"):
