@@ -41,7 +41,7 @@ def main() -> None:
     cases = httpx.get(f"{wanted.address}/api/v1/cases").raise_for_status().json()["cases"]
     case = next(one for one in reversed(cases) if one["slices"])
     with tempfile.TemporaryDirectory() as profile, browser.page(Path(profile)) as page:
-        _photograph(page, wanted.address, wanted.folder / "status.png", 1000)
+        _photograph(page, wanted.address, wanted.folder / "status.png", 945)
         _photograph(page, wanted.address + case["url"], wanted.folder / "case.png", 1180)
 
 
