@@ -195,7 +195,7 @@ def _core(area: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _slice(layer: NDArray[np.uint8], view: View, number: int) -> NDArray[np.uint8]:
     """Return a slice as it is shown: the head is on top."""
-    found = np.moveaxis(layer, _ALONG[view], 0)[number - 1]
+    found = np.asarray(np.moveaxis(layer, _ALONG[view], 0)[number - 1])
     return found if view == "axial" else found[::-1]
 
 

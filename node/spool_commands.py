@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ def check(settings: Settings, *, repair: bool, deep: bool, as_json: bool) -> Non
     from dataclasses import asdict
 
     from inference import manifest
-    from node import app, logs
+    from node import app, explain, listing, logs
     from node.receive.reconcile import Reconciliation
 
     logs.configure(level="CRITICAL", role="spool")
@@ -41,10 +40,10 @@ def check(settings: Settings, *, repair: bool, deep: bool, as_json: bool) -> Non
         repairs=repair,
         is_deep=deep,
         is_live=True,
-    ).run()
+    ).run(explain.progress_line(is_terminal=sys.stderr.isatty()))
     ledger.close()
     if as_json:
-        click.echo(json.dumps([asdict(one) for one in findings], indent=2))
+        listing.as_json([asdict(one) for one in findings])
     for finding in () if as_json else findings:
         click.echo(f"{finding.path}: {finding.kind.value} {finding.reason}".rstrip())
     if not as_json:

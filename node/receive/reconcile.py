@@ -12,7 +12,7 @@ At the start names and sizes are compared, nothing is opened that fits; `is_deep
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -92,8 +92,10 @@ class Reconciliation:
         self._repairs, self._is_deep = repairs, is_deep
         self._settled_s = 60.0 if is_live else 0.0
 
-    def run(self) -> list[Finding]:
+    def run(self, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
         """Return what was found, all of it logged.
+
+        `progress` is told how many instances of all were compared.
 
         Raises
         ------
@@ -102,7 +104,7 @@ class Reconciliation:
         """
         findings = [
             *self._leftovers(),
-            *self._instances(),
+            *self._instances(progress or (lambda _, __: None)),
             *self._results(),
             *self._folders(),
         ]
@@ -127,11 +129,12 @@ class Reconciliation:
 
     # -- instances ---------------------------------------------------------------------------
 
-    def _instances(self) -> Iterator[Finding]:
+    def _instances(self, progress: Callable[[int, int], None]) -> Iterator[Finding]:
         files = dict(self._spool.instance_files())
-        count, lost = 0, []
-        for count, one in enumerate(self._ledger.instance_files(), start=1):  # noqa: B007
+        total, count, lost = len(files), 0, []
+        for count, one in enumerate(self._ledger.instance_files(), start=1):
             kind = self._judged(one, files.pop(one.path, None))
+            progress(count, max(total, count))
             if kind is not None:
                 lost.append((one, kind))
         absent = sum(kind is Kind.ABSENT for _, kind in lost)

@@ -52,7 +52,11 @@ def test_a_checkpoint_becomes_a_model_that_can_be_listed_shown_and_verified(
     assert "not called   __builtin__.dict" in done.output
     assert "omegaconf.base" in done.output
     folder = checkpoint.parent / "models"
-    assert "unet@2.0  UNet trained on" in model("list", folder).output
+    listed = model("list", folder).output
+    assert listed.splitlines()[0].split() == ["folder", "model", "what"]
+    assert "unet@2.0  UNet trained on" in listed
+    (known,) = json.loads(model("list", folder, "--json").output)
+    assert known["model"] == "unet@2.0"
     assert "as declared" in model("verify", folder / "unet").output
 
 
@@ -67,6 +71,9 @@ def test_an_import_that_is_refused_says_why_and_what_to_do(checkpoint: Path) -> 
 def test_show_tells_what_a_model_declares() -> None:
     shown = model("show", DEMO)
     assert shown.exit_code == 0
+    declared = json.loads(model("show", DEMO, "--json").output)
+    assert declared["model"].startswith("demo-glioma@")
+    assert declared["missing_input"]["allowed"] == ["t2"]
     for words in (
         "demo-glioma@",
         "DEMONSTRATION",

@@ -68,6 +68,16 @@ def test_where_nothing_is_wrong_nothing_is_found(
     assert ledger.study_instances(ds.StudyInstanceUID) == before
 
 
+def test_how_far_it_is_is_told(intake: Intake, spool: Spool, ledger: Ledger) -> None:
+    for _ in range(3):
+        take_in(intake, make_instance())
+    told: list[tuple[int, int]] = []
+    Reconciliation(spool, ledger, model_id=MODEL, limit_bytes=_LIMIT).run(
+        lambda done, total: told.append((done, total))
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_a_whole_file_without_a_row_becomes_an_instance_and_its_repeat_is_the_same(
     intake: Intake, spool: Spool, ledger: Ledger
 ) -> None:
