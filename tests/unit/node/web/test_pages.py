@@ -53,7 +53,7 @@ def _text(page: str) -> str:
 def test_an_empty_node_says_how_to_send_a_study(node: WebNode, client: TestClient) -> None:
     page = _text(client.get("/").text)
     assert "Send a first study" in page
-    assert "storescu -aec NEUROSEG +sd +r 127.0.0.1 11112 path/to/study" in page
+    assert "storescu +sd +r -aec NEUROSEG 127.0.0.1 11112 path/to/study" in page
     assert "FLAIR , T1w , T1gd and T2w" in page
     assert "DEMONSTRATION" in page
     assert node.manifest.model_id in page
@@ -265,7 +265,7 @@ def test_an_ae_title_with_a_space_is_quoted_in_the_example(
 ) -> None:
     node = WebNode.create(tmp_path_factory.mktemp("n"), receive={"ae_title": "NEURO SEG"})
     with TestClient(node.app(), base_url="http://127.0.0.1") as client:
-        assert "storescu -aec &#39;NEURO SEG&#39;" in client.get("/").text
+        assert "storescu +sd +r -aec &#39;NEURO SEG&#39;" in client.get("/").text
     node.ledger.close()
 
 
@@ -277,7 +277,7 @@ def test_a_node_bound_to_every_address_names_the_one_that_was_used(
     node = WebNode.create(tmp_path_factory.mktemp("n"), receive={"host": "0.0.0.0"}, web=web)
     with TestClient(node.app(), base_url="http://192.0.2.7:8080") as client:
         page = client.get("/", headers={"authorization": f"Bearer {token}"})
-    assert "+sd +r 192.0.2.7 11112" in page.text
+    assert "NEUROSEG 192.0.2.7 11112" in page.text
     node.ledger.close()
 
 
