@@ -267,14 +267,13 @@ def run_work(settings: Settings, boundary: Boundary | None = None) -> None:
 
 def _on_their_own(settings: Settings, ledger: Ledger) -> list[Ticker]:
     """Return the not yet started threads that watch the source and work the worklist off."""
-    from node.performing import Performing
+    from node import performing
     from node.watching import Watching
 
     watch, found = settings.source.watch, list[Ticker]()
     if watch.enabled:
         found.append(Ticker("watcher", watch.poll_s, Watching(settings, ledger).look))
-    if settings.worklist.perform:
-        found.append(Ticker("performer", _BEAT_S, Performing(settings, ledger).look))
+    found += performing.tickers(settings, ledger)
     return found
 
 

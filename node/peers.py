@@ -47,38 +47,54 @@ class Branch(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class Peer(Branch):
-    """How a remote AE is reached: DIMSE by host, port and AE title; DICOMweb by URL.
+class WebPeer(Branch):
+    """How a system is reached by DICOMweb, and what it is shown.
 
-    `tls` is to DIMSE what https is to DICOMweb; `ca_file` and our certificate serve both. What a
-    file holds instead of the settings is read anew each time. `retrieve` is how studies are pulled
-    by DIMSE.
+    `ca_file` is who vouches for it, the certificate is ours. What a file holds instead of the
+    settings is read anew each time.
     """
 
-    host: str = ""
-    port: Port = 0
-    ae_title: AeTitle = "PACS"
     url: str = ""
     username: str = ""
     password: SecretStr = SecretStr("")
     bearer_token: SecretStr = SecretStr("")
     password_file: str = ""
     bearer_token_file: str = ""
-    tls: bool = False
     ca_file: str = ""
     certificate_file: str = ""
     key_file: str = ""
-    check_host_name: bool = True
-    retrieve: Literal["get", "move"] = "get"
 
     @model_validator(mode="after")
     def _speaks_whole_tls(self) -> Self:
         if bool(self.certificate_file) != bool(self.key_file):
             raise ValueError("TLS needs both certificate_file and key_file, or neither")
-        if self.tls and not self.host:
-            raise ValueError("tls is for DIMSE, with host and port; DICOMweb has https in its url")
         if (self.ca_file or self.certificate_file) and not self.uses_tls:
             raise ValueError("ca_file and certificate_file need tls = true, or https in the url")
+        return self
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether what it says is encrypted."""
+        return self.url.lower().startswith("https:")
+
+
+class Peer(WebPeer):
+    """How a remote AE is reached: DIMSE by host, port and AE title; DICOMweb by URL.
+
+    `tls` is to DIMSE what https is to DICOMweb; `retrieve` is how studies are pulled by DIMSE.
+    """
+
+    host: str = ""
+    port: Port = 0
+    ae_title: AeTitle = "PACS"
+    tls: bool = False
+    check_host_name: bool = True
+    retrieve: Literal["get", "move"] = "get"
+
+    @model_validator(mode="after")
+    def _speaks_tls_by_dimse(self) -> Self:
+        if self.tls and not self.host:
+            raise ValueError("tls is for DIMSE, with host and port; DICOMweb has https in its url")
         if not self.check_host_name and not (self.tls and self.ca_file):
             raise ValueError("check_host_name = false needs tls = true and a ca_file of its own")
         return self
@@ -133,6 +149,24 @@ class Source(Peer):
             transport=Transport.DIMSE if self.transport == "cfind" else Transport.STOW,
             **self.model_dump(exclude={"transport", "poll_s", "watch"}),
         )
+
+
+class Manager(WebPeer):
+    """A system whose work items the node claims, by UPS-RS; off without a `url`."""
+
+    timeout_s: float = Field(default=10.0, gt=0)
+    poll_s: float = Field(default=10.0, ge=1)
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> Self:
+        if self.url and not _is_plain_url(self.url):
+            raise ValueError("a manager needs an http(s) url without credentials in it")
+        return self
+
+    def as_destination(self) -> Destination:
+        """Return it as a peer that has a name."""
+        values = self.model_dump(exclude={"poll_s"})
+        return Destination(name="manager", transport=Transport.STOW, **values)
 
 
 def _is_plain_url(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The node as performer of its own worklist: claims, has the study worked on, and completes.
+"""The node as performer of a worklist: claims, has the study worked on, and completes.
 
 Who has claimed what stands in the ledger, so that a restart goes on with it.
 
@@ -9,19 +9,22 @@ IHE RAD AI Workflow for Imaging (AIW-I), task performer; DICOM PS3.4 CC.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from node import logs, uids
 from node.cases import FINAL, CaseState, EncodedObject
 from node.disposition import ending_of
-from node.errors import CancelledByOperatorError
+from node.door_errors import SecretAbsentError, TlsUnusableError
+from node.errors import CancelledByOperatorError, PeerRefusedError, PeerUnavailableError
 from node.ledger import Ledger
+from node.manager import ManagerWorklist
 from node.peers import SOURCE
 from node.pull_orders import PullOrders, PullState
 from node.rows import CaseRow
 from node.settings import Settings
+from node.ticker import Ticker
 from node.work_errors import WorkitemConflictError
 from node.workitems import Workitem, Worklist
 from node.worksteps import (
@@ -46,6 +49,7 @@ from node.worksteps import (
 )
 
 PERFORMER: Final = "node"
+_LOOK_S: Final = 1.0
 _PERCENT: Final = {
     CaseState.RECEIVING: 10,
     CaseState.COMPLETE: 20,
@@ -57,6 +61,28 @@ _PERCENT: Final = {
 _NO_STUDY: Final = "WORKITEM_NO_STUDY"
 
 
+class Steps(Protocol):
+    """A worklist, here or elsewhere, with the words of `Worklist`."""
+
+    def search(self, keys: Mapping[str, str]) -> list[Workitem]:
+        """Return the work items whose attributes have these values."""
+        ...
+
+    def change(
+        self, uid: str, wanted: StepState, transaction_uid: str, *, performer: str | None = None
+    ) -> bool:
+        """Move a work item."""
+        ...
+
+    def update(self, uid: str, change: Item, transaction_uid: str) -> None:
+        """Change what a work item says."""
+        ...
+
+    def performed_by(self, performer: str) -> list[Workitem]:
+        """Return what is claimed and not ended."""
+        ...
+
+
 class Performing:
     """Works the worklist off; `look` is called again and again by one thread.
 
@@ -66,15 +92,28 @@ class Performing:
         Say what is claimed.
     ledger : Ledger
         Knows work items, studies and results.
+    steps : Steps, optional
+        The worklist; the node's own without.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, steps: Steps | None = None) -> None:
         self._label, self._can_pull = settings.worklist.label, settings.source.transport != "none"
-        self._ledger, self._list = ledger, Worklist(ledger.engine)
+        self._ledger, self._list = ledger, steps or Worklist(ledger.engine)
+        self._has_failed = False
         self._pulls = PullOrders(ledger.engine)
 
     def look(self) -> None:
         """Claim what can be done, and tell how far the rest is."""
+        try:
+            self._look()
+        except (PeerUnavailableError, PeerRefusedError, TlsUnusableError, SecretAbsentError) as no:
+            if not self._has_failed:  # once an outage
+                logs.get().warning("worklist.failed", code=no.code, sentence=str(no))
+            self._has_failed = True
+        else:
+            self._has_failed = False
+
+    def _look(self) -> None:
         for one in self._list.search({STATE: StepState.SCHEDULED}):
             if self._is_ours(one.content):
                 self._claim(one)
@@ -90,12 +129,12 @@ class Performing:
 
     def _claim(self, one: Workitem) -> None:
         transaction = uids.derived_uid(one.uid, PERFORMER, "transaction")
+        started = {STARTED: _now(), ENDED: {"vr": "DT"}, OUTPUTS: {"vr": "SQ"}}
         try:
             self._list.change(one.uid, StepState.IN_PROGRESS, transaction, performer=PERFORMER)
+            self._list.update(one.uid, {PERFORMED: _sequence(started)}, transaction)
         except WorkitemConflictError:
             return  # somebody else was faster
-        started = {STARTED: _now(), ENDED: {"vr": "DT"}, OUTPUTS: {"vr": "SQ"}}
-        self._list.update(one.uid, {PERFORMED: _sequence(started)}, transaction)
         study = study_of(one.content)
         if self._can_pull and not self._ledger.cases_of_study(study):
             self._pulls.want_once(study, SOURCE)
@@ -165,6 +204,19 @@ class Performing:
             if row.state not in FINAL:
                 ending = ending_of(CancelledByOperatorError(), CaseState.CANCELLED)
                 self._ledger.end_case(row.case_id, ending)
+
+
+def tickers(settings: Settings, ledger: Ledger) -> list[Ticker]:
+    """Return the not yet started threads that perform work items of the settings' worklists."""
+    found = []
+    if settings.worklist.perform:
+        found.append(Ticker("performer", _LOOK_S, Performing(settings, ledger).look))
+    manager = settings.worklist.manager
+    if manager.url:
+        steps = ManagerWorklist(manager.as_destination(), Worklist(ledger.engine, is_mirror=True))
+        look = Performing(settings, ledger, steps).look
+        found.append(Ticker("manager", manager.poll_s, look))
+    return found
 
 
 def _transaction(one: Workitem) -> str:

@@ -30,7 +30,7 @@ from converters import gate
 from inference.note_codes import NOTE_CODES
 from node.cases import ObjectKind
 from node.errors import ConfigError
-from node.peers import AeTitle, Branch, Destination, Notify, Port, Seconds, Source
+from node.peers import AeTitle, Branch, Destination, Manager, Notify, Port, Seconds, Source
 from node.site_rules import SENDER, Route, SeriesRule
 
 _PREFIX, _DELIMITER = "NEUROSEG_", "__"
@@ -118,6 +118,7 @@ class Worklist(Branch):
     enabled: bool = True
     perform: bool = False
     label: str = ""
+    manager: Manager = Manager()
 
 
 class Spool(Branch):

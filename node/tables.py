@@ -268,6 +268,7 @@ workitem = sa.Table(
     sa.Column("transaction_uid", sa.String(64)),
     sa.Column("content", sa.JSON, nullable=False),
     sa.Column("performer", sa.String(32)),
+    sa.Column("is_mirror", sa.Boolean, nullable=False),
     sa.Column("is_cancel_requested", sa.Boolean, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
 )

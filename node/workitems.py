@@ -36,10 +36,12 @@ class Worklist:
     ----------
     engine : Engine
         The ledger's own.
+    is_mirror : bool
+        Hold what is claimed from the worklist of another system instead of those created here.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, *, is_mirror: bool = False) -> None:
+        self._engine, self._is_mirror = engine, is_mirror
         self._clock = tables.database_clock(engine)
 
     def create(self, uid: str, content: Item) -> None:
@@ -57,7 +59,12 @@ class Worklist:
         try:
             with self._engine.begin() as connection:
                 connection.execute(
-                    _row.insert().values(**values, content=kept, is_cancel_requested=False)
+                    _row.insert().values(
+                        **values,
+                        content=kept,
+                        is_mirror=self._is_mirror,
+                        is_cancel_requested=False,
+                    )
                 )
         except IntegrityError as error:
             raise WorkitemExistsError from error
@@ -77,7 +84,8 @@ class Worklist:
         self, keys: Mapping[str, str], *, limit: int = 200, offset: int = 0
     ) -> list[Workitem]:
         """Return the work items whose attributes have these values, the oldest first."""
-        query = sa.select(_row).order_by(_row.c.created_at, _row.c.uid)
+        query = sa.select(_row).where(_row.c.is_mirror == self._is_mirror)
+        query = query.order_by(_row.c.created_at, _row.c.uid)
         if worksteps.STATE in keys:
             query = query.where(_row.c.state == keys[worksteps.STATE])
         with tables.reading(self._engine) as connection:
@@ -153,10 +161,17 @@ class Worklist:
     def performed_by(self, performer: str) -> list[Workitem]:
         """Return what a performer has claimed and not ended."""
         query = sa.select(_row).where(
-            _row.c.performer == performer, _row.c.state == StepState.IN_PROGRESS.value
+            _row.c.is_mirror == self._is_mirror,
+            _row.c.performer == performer,
+            _row.c.state == StepState.IN_PROGRESS.value,
         )
         with tables.reading(self._engine) as connection:
             return [_workitem(row) for row in connection.execute(query)]
+
+    def drop(self, uid: str) -> None:
+        """Forget a work item that somebody else performs."""
+        with self._engine.begin() as connection:
+            connection.execute(_row.delete().where(_row.c.uid == uid, _row.c.is_mirror))
 
     def _with(self, uid: str, change: Callable[[Workitem], dict[str, Any]]) -> None:
         with self._engine.begin() as connection:
@@ -164,11 +179,10 @@ class Worklist:
             if values := change(row):
                 connection.execute(_row.update().where(_row.c.uid == uid).values(**values))
 
-    @staticmethod
     def _found(
-        connection: Connection, where: sa.ColumnElement[bool], *, is_locked: bool = False
+        self, connection: Connection, where: sa.ColumnElement[bool], *, is_locked: bool = False
     ) -> Workitem:
-        query = sa.select(_row).where(where)
+        query = sa.select(_row).where(where, _row.c.is_mirror == self._is_mirror)
         row = connection.execute(query.with_for_update() if is_locked else query).first()
         if row is None:
             raise WorkitemUnknownError

@@ -42,7 +42,7 @@ _TAG: Final = re.compile(r"[0-9A-F]{8}")
 _MOST: Final = 200
 _CONTROL: Final = {"limit", "offset", "includefield", "fuzzymatching"}
 _UID_KEYS: Final = ("AffectedSOPInstanceUID", "workitem")
-_TRANSACTION_KEYS: Final = ("transaction-uid", "TransactionUID")
+_TRANSACTION_KEYS: Final = ("transaction-uid", "transaction", "TransactionUID")
 
 
 class Worklist:
@@ -89,7 +89,9 @@ class Worklist:
         """Answer a work item, or change what it says."""
         uid = _uid_of(request)
         if request.method == "POST":
-            change, shown = await _content(request), _bare(request, _TRANSACTION_KEYS)
+            change = await _content(request)
+            shown = _bare(request, _TRANSACTION_KEYS)
+            shown = shown or worksteps.value_of(change, worksteps.TRANSACTION)
             await run_in_threadpool(self._rows.update, uid, change, shown)
             return Response(status_code=HTTPStatus.OK)
         found = await run_in_threadpool(self._rows.find, uid)

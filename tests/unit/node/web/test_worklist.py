@@ -44,7 +44,8 @@ def _moved(client: TestClient, address: str, state: str, transaction: str = "") 
     asked: dict[str, Any] = {"00741000": {"vr": "CS", "Value": [state]}}
     if transaction:
         asked["00081195"] = {"vr": "UI", "Value": [transaction]}
-    return client.put(f"{address}/state", json=[asked], headers=_JSON)
+    answer: httpx.Response = client.put(f"{address}/state", json=[asked], headers=_JSON)
+    return answer
 
 
 def _state(client: TestClient, address: str) -> str:
