@@ -26,7 +26,7 @@ _PAGE = _ROOT / "docs" / "reliability.md"
 _BEGIN, _END = "<!-- storm: written by `make faults` -->", "<!-- end of storm -->"
 _HEAD = (
     *("run", "hit", "studies", "sent", "accepted", "lost", "stray"),
-    *("revisions", "doubled", "stranded", "repeated C-STOREs", "min"),
+    *("revisions", "doubled", "stranded", "retried", "repeated C-STOREs", "min"),
 )
 _HEAD_HELD = ("role", "MB", "KB a study", "handles", "threads", "flat")
 
@@ -118,7 +118,12 @@ def _row(outcome: dict) -> tuple[object, ...]:  # type: ignore[type-arg]  # JSON
             audit["accepted"],
         ),
         *(audit["lost"], audit["stray"], audit["cases"] - audit["studies"], audit["doubled"]),
-        *(audit["stranded"], audit["repeated"], round(outcome["seconds"] / 60, 1)),
+        *(
+            audit["stranded"],
+            outcome["retried"],
+            audit["repeated"],
+            round(outcome["seconds"] / 60, 1),
+        ),
     )
 
 

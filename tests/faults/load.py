@@ -26,6 +26,7 @@ from tests.small_studies import SmallStudies, SmallStudy
 _MR = "1.2.840.10008.5.1.4.1.1.4"
 _EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _PAUSE_S = 0.2
+_PATIENCE_S = 5.0  # for an answer: of a connection that dies while it waits, pynetdicom hears late
 
 
 class Load:
@@ -126,7 +127,7 @@ class Load:
     def _store_once(self, wanted: list[Dataset]) -> list[Dataset]:
         """Send over one association; return what was not answered with success."""
         entity = AE("STORM")
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 60.0
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _PATIENCE_S
         entity.requested_contexts = [build_context(_MR, _EXPLICIT_VR_LITTLE_ENDIAN)]
         assoc = entity.associate("127.0.0.1", self._port, ae_title="NEUROSEG")
         open_ones = []
