@@ -329,7 +329,11 @@ def open_engine(url: str) -> Engine:
     try:
         _create_tables(engine)
     except OperationalError as error:
+        engine.dispose()
         raise LedgerUnavailableError(kind=type(error.orig).__name__) from error
+    except LedgerSchemaError:
+        engine.dispose()
+        raise
     return engine
 
 

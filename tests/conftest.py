@@ -13,6 +13,7 @@ from node.jobs import Jobs, Worker
 from node.ledger import Ledger
 from node.spool import Spool
 from tests import peers, phantoms
+from tests.databases import Postgres
 from tests.peers import Orthanc
 from tests.phantoms import WrittenStudy
 
@@ -71,10 +72,33 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests marked `databases` on both kinds."""
+    is_marked = metafunc.definition.get_closest_marker("databases") is not None
+    if is_marked and "database_url" in metafunc.fixturenames:
+        metafunc.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Run a PostgreSQL of our own."""
+    with Postgres() as server:
+        yield server
+
+
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """Return an empty ledger in an SQLite file."""
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the address of an empty database: an SQLite file, unless a test asks for both."""
+    if getattr(request, "param", "sqlite") == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        return server.fresh()
+    return f"sqlite:///{tmp_path}/ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[Ledger]:
+    """Return an empty ledger."""
+    ledger = Ledger(database_url)
     yield ledger
     ledger.close()
 

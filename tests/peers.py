@@ -25,6 +25,7 @@ _PROGRAMS = {
     "dcm2niix": ("dcm2niix",),
     "dciodvfy": ("dciodvfy",),
     "mount": ("mount",),
+    "postgresql": ("initdb", "postgres"),
 }
 OHIF_FOLDER = _ROOT / ".venv" / "ohif"
 AXE_FOLDER = _ROOT / ".venv" / "axe"
@@ -33,8 +34,10 @@ _HTTP_TIMEOUT_S = 30.0
 
 
 def program(name: str) -> str | None:
-    """Return where a program is, also when only an administrator's PATH has it."""
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    """Return where a program is, also when it is not in everybody's PATH."""
+    databases = map(str, Path("/usr/lib/postgresql").glob("*/bin"))
+    other = os.pathsep.join(["/usr/sbin", "/usr/local/sbin", *databases])
+    return shutil.which(name) or shutil.which(name, path=other)
 
 
 def real_data_folder() -> Path | None:

@@ -177,10 +177,21 @@ def children(pid: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            parent = int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-            if parent == pid:
+            if int(_state(stat)[1]) == pid:
                 found.append(int(stat.parent.name))
     return found
+
+
+def _state(stat: Path) -> list[str]:
+    """Return what Linux says of a process behind its name: state, parent and so on."""
+    return stat.read_text(encoding="utf-8").rpartition(")")[2].split()
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return _state(Path(f"/proc/{pid}/stat"))[0] in "ZX"
+    except OSError:
+        return True
 
 
 def _hit(pid: int, number: signal.Signals) -> bool:
@@ -210,6 +221,17 @@ def kills(
         return stage.outcome("kill -9", blows, load, began)
 
 
+def _kill_all(stage: Scene) -> None:
+    """Kill every process of a node at once; come back when none does anything any more."""
+    supervisor = stage.node.process.pid
+    _hit(supervisor, signal.SIGSTOP)  # it starts nobody meanwhile
+    processes = [supervisor, *children(supervisor)]
+    for pid in processes:
+        _hit(pid, signal.SIGKILL)
+    stage.node.process.wait(30)
+    wait_until(lambda: all(map(_is_gone, processes)), 30.0, "the node to be dead")
+
+
 def _moment(chance: random.Random, stage: Scene, load: Load) -> None:
     """Wait for a random moment, not before something has been accepted or delivered again."""
     stage.retry_crashed()
@@ -226,12 +248,9 @@ def _moment(chance: random.Random, stage: Scene, load: Load) -> None:
 
 def _kill_some(stage: Scene, chance: random.Random) -> str:
     """Kill one of the processes, or all; return which, nothing when it was gone already."""
-    supervisor = stage.node.process.pid
-    own = children(supervisor)
+    own = children(stage.node.process.pid)
     if chance.random() < _WHOLE_NODE:
-        for pid in (supervisor, *own):
-            _hit(pid, signal.SIGKILL)
-        stage.node.process.wait(30)
+        _kill_all(stage)
         stage.node.start()
         return "all"
     if not own:
@@ -312,10 +331,7 @@ def cuts(
             while blows.total() < count and time.monotonic() < began + 60 * minutes:
                 for _ in range(chance.randint(1, 4)):
                     _moment(chance, stage, load)
-                processes = [stage.node.process.pid, *children(stage.node.process.pid)]
-                for pid in processes:
-                    _hit(pid, signal.SIGKILL)
-                stage.node.process.wait(30)
+                _kill_all(stage)
                 accepted = list(load.accepted)
                 disk.cut()
                 blows["all"] += 1

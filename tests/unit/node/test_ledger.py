@@ -30,6 +30,9 @@ from tests.ledgers import (
     opened,
 )
 
+pytestmark = pytest.mark.databases
+
+
 # -- receiving ------------------------------------------------------------------------------------
 
 
@@ -121,9 +124,9 @@ def test_four_threads_that_record_at_once_lose_and_double_nothing(ledger: Ledger
     ]
 
 
-def test_two_processes_share_a_ledger(ledger: Ledger, tmp_path: Path) -> None:
+def test_two_processes_share_a_ledger(ledger: Ledger, database_url: str) -> None:
     opened(ledger)
-    other = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
+    other = Ledger(database_url)
     try:
         assert other.record_instance(instance("1.1.2"), model_id=MODEL)
         assert len(ledger.study_instances("1")) == 2
@@ -131,8 +134,7 @@ def test_two_processes_share_a_ledger(ledger: Ledger, tmp_path: Path) -> None:
         other.close()
 
 
-def test_a_killed_writer_leaves_whole_transactions(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+def test_a_killed_writer_leaves_whole_transactions(database_url: str) -> None:
     code = """
 import sys
 from node.ledger import Ledger
@@ -145,13 +147,16 @@ for number in range(100_000):
     root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     with subprocess.Popen(
-        [sys.executable, "-c", code, url], cwd=root, stdout=subprocess.PIPE, env=environment
+        [sys.executable, "-c", code, database_url],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        env=environment,
     ) as writer:
         assert writer.stdout is not None
         lines = [int(writer.stdout.readline()) for _ in range(10)]
         os.kill(writer.pid, signal.SIGKILL)
         lines += [int(line) for line in writer.stdout.read().split(b"\n")[:-1]]
-    ledger = Ledger(url)
+    ledger = Ledger(database_url)
     held = {one.sop_instance_uid for one in ledger.study_instances("1")}
     assert {f"1.{number}" for number in lines} <= held
     assert len(held) <= len(lines) + 1

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from node import schema, tables
 from node.cases import CaseState, DeliveryReceipt, Ending, Stage, Transport
@@ -35,6 +34,9 @@ from tests.ledgers import (
     opened,
 )
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.databases
+
 
 # -- moving ---------------------------------------------------------------------------------------
 
@@ -250,33 +252,32 @@ def test_the_first_receipt_stands(ledger: Ledger) -> None:
 # -- the database ---------------------------------------------------------------------------------
 
 
-def test_a_ledger_opens_again_with_what_it_held(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/ledger.sqlite"
-    first = Ledger(url)
+def test_a_ledger_opens_again_with_what_it_held(database_url: str) -> None:
+    first = Ledger(database_url)
     row = opened(first)
     first.close()
-    second = Ledger(url)
+    second = Ledger(database_url)
     assert second.case(row.case_id) == row
     second.close()
 
 
 @pytest.mark.parametrize("version", [schema.OLDEST - 1, tables.SCHEMA_VERSION + 1])
 def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(
-    tmp_path: Path, version: int
+    database_url: str, version: int
 ) -> None:
-    path = tmp_path / "ledger.sqlite"
-    with sqlite3.connect(path) as other:
-        other.execute("CREATE TABLE ledger_meta (schema_version INTEGER NOT NULL)")
-        other.execute("INSERT INTO ledger_meta VALUES (?)", [version])
-        other.execute("CREATE TABLE imaging_case (case_id TEXT)")
-    other.close()
+    other = sa.create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
+    with other.begin() as connection:
+        for statement in (
+            "CREATE TABLE ledger_meta (schema_version INTEGER NOT NULL)",
+            f"INSERT INTO ledger_meta VALUES ({version})",
+            "CREATE TABLE imaging_case (case_id TEXT)",
+        ):
+            connection.execute(sa.text(statement))
     for kind in (Ledger, LedgerReader):
         with pytest.raises(LedgerSchemaError, match=f"version {version}, this program needs"):
-            kind(f"sqlite:///{path}")
-    with sqlite3.connect(path) as other:
-        found = other.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    other.close()
-    assert sorted(name for (name,) in found) == ["imaging_case", "ledger_meta"]
+            kind(database_url)
+    assert sorted(sa.inspect(other).get_table_names()) == ["imaging_case", "ledger_meta"]
+    other.dispose()
 
 
 @pytest.mark.parametrize("step_s", [-7200.0, 7200.0])

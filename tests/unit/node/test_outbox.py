@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -18,6 +16,16 @@ from node.rows import CaseRow
 from tests.ledgers import CANCELLED, FAILED, REJECTED, advanced, encoded, held, opened
 
 CHANNELS = ("webhook", "email")
+_NO_ROOM = {
+    "sqlite": [
+        "CREATE TRIGGER broken BEFORE INSERT ON notification BEGIN SELECT RAISE(ABORT, 'no'); END"
+    ],
+    "postgresql": [
+        "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$",
+        "CREATE TRIGGER broken BEFORE INSERT ON notification EXECUTE FUNCTION broken()",
+    ],
+}
+pytestmark = pytest.mark.databases
 LEASE_S, LONGEST_S = 300.0, 3600.0
 
 
@@ -137,16 +145,13 @@ def test_a_repeated_end_and_a_repeated_result_are_no_news(ledger: Ledger, outbox
 
 @pytest.mark.parametrize("happen", [_fail_open, _reject_open, _hold])
 def test_what_cannot_be_recorded_has_not_happened(
-    ledger: Ledger, outbox: Outbox, tmp_path: Path, happen: Callable[[Ledger], None]
+    ledger: Ledger, outbox: Outbox, happen: Callable[[Ledger], None]
 ) -> None:
     """Event and state are one transaction: no crash comes between them."""
-    connection = sqlite3.connect(tmp_path / "ledger.sqlite")
-    connection.execute(
-        "CREATE TRIGGER broken BEFORE INSERT ON notification "
-        "BEGIN SELECT RAISE(ABORT, 'no room'); END"
-    )
-    connection.close()
-    with pytest.raises(sa.exc.IntegrityError):
+    with ledger.engine.begin() as connection:
+        for statement in _NO_ROOM[ledger.engine.dialect.name]:
+            connection.execute(sa.text(statement))
+    with pytest.raises(sa.exc.DBAPIError):
         happen(ledger)
     (row,) = ledger.cases()
     assert row.state in (CaseState.RECEIVING, CaseState.SEGMENTED)

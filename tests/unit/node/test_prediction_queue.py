@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from node import tables
 from node.errors import PredictionQueueFullError, PredictionUnknownError
 from node.ledger import Ledger
 from node.prediction_queue import MAX_TRIES, PredictionQueue
 from node.prediction_rows import Failure, PredictionRow, PredictionState
 
 FAILURE = Failure(code="X", sentence="x", advice="X.", disposition="investigate")
-POSTGRES = os.environ.get("NEUROSEG_TEST_POSTGRES", "")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PredictionQueue]:
-    if request.param == "postgresql" and not POSTGRES:
-        pytest.skip("NEUROSEG_TEST_POSTGRES names no database")
-    url = POSTGRES if request.param == "postgresql" else f"sqlite:///{tmp_path}/ledger.sqlite"
-    ledger = Ledger(url)
-    with ledger.engine.begin() as connection:
-        connection.execute(tables.prediction.delete())
-        connection.execute(tables.worker.delete())
-    yield PredictionQueue(ledger.engine)
-    ledger.close()
+pytestmark = pytest.mark.databases
+
+
+@pytest.fixture
+def queue(ledger: Ledger) -> PredictionQueue:
+    return PredictionQueue(ledger.engine)
 
 
 def _opened(queue: PredictionQueue, *, is_awaited: bool = False, owner: str = "a/web") -> str:
