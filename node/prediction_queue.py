@@ -54,11 +54,6 @@ class PredictionQueue:
     def _reading(self) -> AbstractContextManager[Connection]:
         return tables.reading(self._engine)
 
-    def _alone(self, connection: Connection) -> None:
-        """Let no other process count or number predictions until this transaction ends."""
-        if self._engine.dialect.name == "postgresql":
-            connection.execute(sa.text("LOCK TABLE prediction IN SHARE ROW EXCLUSIVE MODE"))
-
     # -- the web role ------------------------------------------------------------------------
 
     def open(self, owner: str, *, is_awaited: bool, max_waiting: int) -> str:
@@ -71,7 +66,6 @@ class PredictionQueue:
         """
         prediction_id = uuid.uuid4().hex
         with self._engine.begin() as connection:
-            self._alone(connection)
             waiting = connection.execute(
                 sa.select(sa.func.count()).select_from(_row).where(_row.c.state.in_(WAITING))
             ).scalar_one()
@@ -92,7 +86,6 @@ class PredictionQueue:
         """Queue a prediction whose file was found usable; False when it is no longer wanted."""
         following = sa.select(sa.func.coalesce(sa.func.max(_row.c.number), 0) + 1)
         with self._engine.begin() as connection:
-            self._alone(connection)
             number = connection.execute(following).scalar_one()
             return self._move(
                 connection,

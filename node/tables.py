@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -19,6 +19,8 @@ from node.errors import LedgerSchemaError, LedgerUnavailableError
 
 metadata = sa.MetaData()
 SCHEMA_VERSION = 5  # node/schema/versions has the step from the one before
+_PATIENCE_S: Final = 30
+"""How long a transaction waits for another one, and an idle one or a lost server is put up with."""
 
 meta = sa.Table(
     "ledger_meta",
@@ -289,7 +291,11 @@ def _configure_sqlite(engine: Engine) -> None:
     def _on_connect(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's own type
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            f"busy_timeout={1000 * _PATIENCE_S}",
+        ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -302,6 +308,32 @@ def _configure_sqlite(engine: Engine) -> None:
             connection.connection.cursor().execute("BEGIN" if is_read else "BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             raise OperationalError(None, None, error) from error
+
+
+def _postgresql_patience(url: sa.URL) -> dict[str, Any]:
+    """Return what keeps a connection from waiting for ever, for a lock or a lost server."""
+    said = url.query.get("options", "")
+    limits = ("lock_timeout", "idle_in_transaction_session_timeout")
+    options = [*([said] if isinstance(said, str) else said)]
+    options += [f"-c{limit}={_PATIENCE_S}s" for limit in limits]
+    return {
+        "options": " ".join(options),
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 4,
+        "tcp_user_timeout": 1000 * _PATIENCE_S,
+    }
+
+
+def _configure_postgresql(engine: Engine) -> None:
+    @sa.event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        # One writer at a time, as in SQLite: what is counted before a row is added stays true.
+        if not connection.get_execution_options().get("reads_only", False):
+            connection.exec_driver_sql(
+                "SELECT pg_advisory_xact_lock(hashtext('neuroseg ' || current_schema()))"
+            )
 
 
 def open_engine(url: str) -> Engine:
@@ -318,14 +350,14 @@ def open_engine(url: str) -> Engine:
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     is_sqlite = parsed.get_backend_name() == "sqlite"
+    patience = {"timeout": _PATIENCE_S} if is_sqlite else _postgresql_patience(parsed)
     engine = sa.create_engine(
         parsed,
         pool_pre_ping=not is_sqlite,
         hide_parameters=True,
-        connect_args={"timeout": 30} if is_sqlite else {},
+        connect_args=patience,
     )
-    if is_sqlite:
-        _configure_sqlite(engine)
+    (_configure_sqlite if is_sqlite else _configure_postgresql)(engine)
     try:
         _create_tables(engine)
     except OperationalError as error:

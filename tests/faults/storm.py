@@ -13,6 +13,7 @@ import shutil
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -99,6 +100,7 @@ class Scene:
             preload=preload,
         )
         self.spool = self.node.spool
+        self.looking = threading.Lock()  # a reader, too, makes files beside a database
         self._retried: Counter[str] = Counter()
 
     def end(self) -> None:
@@ -116,7 +118,7 @@ class Scene:
 
     def delivered_count(self) -> int:
         """Return how many studies are done; none while there is nobody to ask."""
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error), self.looking:
             return len(delivered(self.spool))
         return 0
 
@@ -333,7 +335,8 @@ def cuts(
                     _moment(chance, stage, load)
                 _kill_all(stage)
                 accepted = list(load.accepted)
-                disk.cut()
+                with stage.looking:
+                    disk.cut()
                 blows["all"] += 1
                 missing = lost(accepted, stage.spool)
                 say(f"cut {blows.total()}: {len(accepted)} accepted, {len(missing)} lost")
