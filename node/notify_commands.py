@@ -62,17 +62,19 @@ def list_(settings: Settings, limit: int, *, as_json: bool) -> None:
 def _row(one: Told) -> tuple[str, ...]:
     notice = one.notice
     where = f" to {notice.destination}" if notice.destination else ""
-    event = f"{notice.event}{where}"
+    more = f" and {notice.count - 1} more" if notice.count > 1 else ""
     return (
         f"{notice.happened_at:%F %T}",
-        event,
+        f"{notice.event}{where}",
         notice.code or "-",
-        notice.case_id or "-",
+        f"{notice.case_id or '-'}{more}",
         _standing(one),
     )
 
 
 def _standing(one: Told) -> str:
+    if not one.is_routed:
+        return "waits for others of its kind"
     if one.channel is None:
         return "nobody is told"
     if one.sent_at is not None:

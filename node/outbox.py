@@ -14,7 +14,7 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, Row
@@ -23,6 +23,7 @@ from node import rows, tables
 from node.cases import Event
 
 _told, _send = tables.notification, tables.notification_send
+_KIND: Final = (_told.c.event, _told.c.code, _told.c.destination)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,8 @@ class Notice:
     """Something that people are told: where, what, when, and nothing of the patient.
 
     `event` is one of `Event`, or that of a test; `destination` is named where a delivery was given
-    up. The same event has the same id however often it is sent.
+    up. The same event has the same id however often it is sent. `count` is how many of its kind
+    the notice stands for, itself the first.
     """
 
     notification_id: str
@@ -39,6 +41,7 @@ class Notice:
     destination: str | None = None
     code: str | None
     happened_at: datetime
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +56,13 @@ class Sending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """How a notice stands with a channel; `channel` is None where nobody was to be told."""
+    """How a notice stands with a channel; `channel` is None where nobody was to be told.
+
+    `is_routed` is False while it waits for others of its kind.
+    """
 
     notice: Notice
+    is_routed: bool
     channel: str | None
     attempt_count: int
     next_at: datetime | None
@@ -80,18 +87,21 @@ class Outbox:
     def _reading(self) -> AbstractContextManager[Connection]:
         return tables.reading(self._engine)
 
-    def route(self, channels: Collection[str], events: Collection[Event]) -> int:
+    def route(
+        self, channels: Collection[str], events: Collection[Event], *, digest_s: float = 0.0
+    ) -> int:
         """Address what was recorded since to every channel; return how many events there were.
 
-        What nobody wants to be told is settled by it, and what waits for a channel that is no
-        longer there is given up.
+        The first event of a kind goes at once. Those that follow within `digest_s` wait for its
+        end and are one notice, the first of them, which says how many there are. What nobody wants
+        to be told is settled by it, and what waits for a channel that is no longer there is given
+        up.
         """
-        is_new = _told.c.routed_at.is_(None)
         is_orphaned = (*_open(), _send.c.channel.not_in(channels))
         with self._reading() as connection:
-            ids = connection.execute(sa.select(_told.c.notification_id).where(is_new)).all()
+            due = self._due(connection, digest_s)
             orphan = connection.execute(sa.select(_send.c.channel).where(*is_orphaned)).first()
-        if not ids and orphan is None:
+        if not due and orphan is None:
             return 0
         with self._engine.begin() as connection:
             connection.execute(
@@ -99,21 +109,33 @@ class Outbox:
                 .where(*is_orphaned)
                 .values(given_up_at=self._clock, sentence="the channel was taken away")
             )
-            new = connection.execute(
-                _told.update()
-                .where(is_new)
-                .values(routed_at=self._clock)
-                .returning(_told.c.notification_id, _told.c.event)
-            ).all()
+            due = self._due(connection, digest_s)
+            now = connection.execute(sa.select(self._clock)).scalar_one()
+            ids = [row.notification_id for row in due]
+            is_due = _told.c.notification_id.in_(ids)
+            connection.execute(_told.update().where(is_due).values(routed_at=now))
+            heads = {_kind(row): row for row in reversed(due)}.values() if digest_s else due
             values = [
                 {"notification_id": row.notification_id, "channel": channel, "next_at": 0.0}
-                for row in new
+                for row in heads
                 if row.event in [event.value for event in events]
                 for channel in channels
             ]
             if values:
                 connection.execute(_send.insert(), values)
-        return len(new)
+        return len(due)
+
+    def _due(self, connection: Connection, digest_s: float) -> list[Row[Any]]:
+        """Return what is to be addressed now, the oldest first."""
+        age_s = self._clock - _told.c.routed_at
+        query = sa.select(*_KIND).where(age_s >= 0.0, age_s < digest_s).distinct()
+        quiet = {_kind(row) for row in connection.execute(query)} if digest_s else set()
+        new = connection.execute(
+            sa.select(_told.c.notification_id, *_KIND)
+            .where(_told.c.routed_at.is_(None))
+            .order_by(_told.c.happened_at, _told.c.notification_id)
+        )
+        return [row for row in new if _kind(row) not in quiet]
 
     def take(self, channel: str, *, lease_s: float, longest_s: float) -> Sending | None:
         """Return what is due on a channel, the oldest first; None when nothing is.
@@ -153,7 +175,8 @@ class Outbox:
             ).first()
             if taken is None:  # another process was faster
                 return None
-            row = connection.execute(sa.select(_told).where(_told.c.notification_id == own)).one()
+            whole = sa.select(_told, _count()).where(_told.c.notification_id == own)
+            row = connection.execute(whole).one()
         return Sending(
             notice=_notice(row),
             channel=channel,
@@ -187,13 +210,47 @@ class Outbox:
     def recent(self, limit: int) -> list[Told]:
         """Return how the newest notices stand with each channel, newest first."""
         query = (
-            sa.select(_told, *(column for column in _send.c if column.name != "notification_id"))
+            sa.select(_told, _count(), *(one for one in _send.c if one.name != "notification_id"))
             .join(_send, _send.c.notification_id == _told.c.notification_id, isouter=True)
+            .where(sa.not_(_is_counted(_told)))
             .order_by(_told.c.happened_at.desc(), _told.c.notification_id, _send.c.channel)
             .limit(limit)
         )
         with self._reading() as connection:
             return [_told_of(row) for row in connection.execute(query)]
+
+
+def _kind(row: Row[Any]) -> tuple[str, str, str | None]:
+    return row.event, row.code, row.destination
+
+
+def _are_alike(one: sa.FromClause, other: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Say whether two events are of one kind and were addressed together."""
+    return sa.and_(
+        one.c.notification_id != other.c.notification_id,
+        one.c.routed_at == other.c.routed_at,
+        *(one.c[column.name].is_not_distinct_from(other.c[column.name]) for column in _KIND),
+    )
+
+
+def _is_addressed(one: sa.FromClause) -> sa.ColumnElement[bool]:
+    sent = _send.alias()
+    return sa.exists().where(sent.c.notification_id == one.c.notification_id)
+
+
+def _is_counted(one: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Say whether another notice stands for an event."""
+    head = _told.alias()
+    is_told = sa.exists().where(_are_alike(one, head), _is_addressed(head))
+    return sa.and_(sa.not_(_is_addressed(one)), is_told)
+
+
+def _count() -> sa.ColumnElement[int]:
+    """Return how many events a notice stands for."""
+    other = _told.alias()
+    rest = sa.select(sa.func.count()).select_from(other)
+    alone = sa.not_(_is_addressed(other))
+    return (1 + rest.where(_are_alike(_told, other), alone).scalar_subquery()).label("count")
 
 
 def _open() -> tuple[sa.ColumnElement[bool], ...]:
@@ -209,6 +266,7 @@ def _told_of(row: Row[Any]) -> Told:
     is_over = row.sent_at is not None or row.given_up_at is not None
     return Told(
         notice=_notice(row),
+        is_routed=row.routed_at is not None,
         channel=row.channel,
         attempt_count=row.attempt_count or 0,
         next_at=None if is_over else moments["next_at"],

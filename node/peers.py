@@ -351,11 +351,13 @@ class Notify(Branch):
     """Whom to tell of what; a channel without an address is off.
 
     What was not taken is told again after `first_delay_s`, doubled up to `longest_delay_s`, until
-    the waits come to `deadline_s`. `page_url` is where people reach the status page.
+    the waits come to `deadline_s`. Of what happens again within `digest_s` there is one notice,
+    which counts it. `page_url` is where people reach the status page.
     """
 
     events: tuple[Event, ...] = (Event.CASE_FAILED, Event.CASE_HELD, Event.DELIVERY_FAILED)
     page_url: str = ""
+    digest_s: float = Field(default=300.0, ge=0)
     first_delay_s: Seconds = 30.0
     longest_delay_s: float = Field(default=3600.0, gt=0)
     deadline_s: Seconds = 259200.0

@@ -314,8 +314,8 @@ def _postgresql_patience(url: sa.URL) -> dict[str, Any]:
     """Return what keeps a connection from waiting for ever, for a lock or a lost server."""
     said = url.query.get("options", "")
     limits = ("lock_timeout", "idle_in_transaction_session_timeout")
-    options = [*([said] if isinstance(said, str) else said)]
-    options += [f"-c{limit}={_PATIENCE_S}s" for limit in limits]
+    options = [f"-c{limit}={_PATIENCE_S}s" for limit in limits]
+    options += [said] if isinstance(said, str) else said  # its owner's word comes last
     return {
         "options": " ".join(options),
         "connect_timeout": 10,

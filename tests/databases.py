@@ -13,10 +13,14 @@ import signal
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote, urlencode
 
 import psycopg
+import pytest
 
 from tests import peers
 from tests.waiting import wait_until
@@ -115,8 +119,35 @@ class Postgres:
         """Return the address of a database."""
         return f"postgresql://{_USER}@127.0.0.1:{self.port}/{database}"
 
-    def fresh(self) -> str:
-        """Return the address of a new empty schema: a database of its own costs a second."""
+    def fresh(self, **options: str) -> str:
+        """Return the address of a new empty schema, with settings of its connections.
+
+        A database of its own would cost a second.
+        """
         name = f"neuroseg_{uuid.uuid4().hex}"
         self.execute(f"CREATE SCHEMA {name}")
-        return f"{self.url(_USER)}?options=-csearch_path%3D{name}"
+        said = {"search_path": name, **options}
+        values = " ".join(f"-c{key}={value}" for key, value in said.items())
+        return f"{self.url(_USER)}?{urlencode({'options': values}, quote_via=quote)}"
+
+    def fresh_database(self) -> str:
+        """Return the address of a new empty database."""
+        name = f"neuroseg_{uuid.uuid4().hex}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    @contextmanager
+    def small_disk(self) -> Iterator[Path]:
+        """Mount a file system of 24 MB as the tablespace `small`; needs root on Linux."""
+        folder = self.folder / "small"
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("no file system can be mounted here")
+        try:
+            if self._user is not None:
+                shutil.chown(folder, self._user)
+            self.execute(f"CREATE TABLESPACE small LOCATION '{folder}'")
+            yield folder
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=False)

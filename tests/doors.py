@@ -40,10 +40,11 @@ class Door:
         *,
         free_floor_bytes: int = 0,
         tls: ServerTls | None = None,
+        database_url: str = "",
         **receive: object,
     ) -> None:
         self.spool = Spool(folder / "spool", free_floor_bytes=free_floor_bytes)
-        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}")
+        self.ledger = Ledger(database_url or f"sqlite:///{folder / 'ledger.sqlite'}")
         values = {"port": 0, "idle_timeout_s": 10.0, **receive}
         self.scp = StorageScp(
             settings.Receive.model_validate(values),

@@ -27,6 +27,7 @@ _WORDS: Final = {
     message.TEST: "This is a test",
 }
 _ADVICE: Final = "`neuroseg cases show` with the case's id says what happened and what to do."
+_COUNTED: Final = "That is the first of them; `neuroseg cases` lists them all."
 
 
 class _Client(smtplib.SMTP):
@@ -99,7 +100,8 @@ def _client(email: Email) -> Iterator[smtplib.SMTP]:
 def _message(notice: Notice, email: Email, page_url: str) -> EmailMessage:
     facts = message.facts_of(notice, page_url)
     said = EmailMessage()
-    about = " ".join(filter(None, (facts["event"], notice.code, notice.case_id)))
+    which = notice.case_id if notice.count == 1 else f"{notice.count} cases"
+    about = " ".join(filter(None, (notice.event, notice.code, which)))
     said["Subject"] = f"NeuroSeg Node: {about}"
     said["From"], said["To"] = email.sender, ", ".join(email.recipients)
     said["Date"] = format_datetime(notice.happened_at)
@@ -107,5 +109,6 @@ def _message(notice: Notice, email: Email, page_url: str) -> EmailMessage:
     said["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence answers it
     lines = [f"{name}: {fact}" for name, fact in facts.items()]
     closing = [_ADVICE] if notice.case_id else []
+    closing += [_COUNTED] if notice.count > 1 else []
     said.set_content("\n".join([f"{_WORDS[notice.event]}.", "", *lines, "", *closing]) + "\n")
     return said

@@ -1,4 +1,4 @@
-"""What a notice says: five facts, none of them the patient's."""
+"""What a notice says: a few facts, none of them the patient's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_notice() -> Notice:
     )
 
 
-def facts_of(notice: Notice, page_url: str) -> dict[str, str]:
+def facts_of(notice: Notice, page_url: str) -> dict[str, str | int]:
     """Return what is told; a fact that there is none of is left out."""
     link = f"{page_url.rstrip('/')}/cases/{notice.case_id}" if page_url and notice.case_id else None
     told = {
@@ -31,6 +31,7 @@ def facts_of(notice: Notice, page_url: str) -> dict[str, str]:
         "case_id": notice.case_id,
         "code": notice.code,
         "destination": notice.destination,
+        "count": notice.count if notice.count > 1 else None,
         "time": notice.happened_at.isoformat(timespec="seconds"),
         "link": link,
     }

@@ -70,7 +70,8 @@ class Notifier:
 
     def route(self) -> None:
         """Address what has happened since to the channels; with none, nobody is told of it."""
-        self._outbox.route(self.channels, self._notify.events)
+        notify = self._notify
+        self._outbox.route(self.channels, notify.events, digest_s=notify.digest_s)
 
     def look(self, channel: str) -> bool:
         """Send one notice, the oldest that is due; False when there is none."""

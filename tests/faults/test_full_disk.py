@@ -6,8 +6,7 @@ journal, so that this says nothing about a power cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,30 +20,13 @@ from node.pipeline import Pipeline, next_jobs
 from node.receive.reconcile import Reconciliation
 from node.spool import Spool
 from tests.doors import Door, Peer, make_instance
+from tests.full_disks import full
 from tests.phantoms import WrittenStudy
 from tests.stages import MANIFEST, close, parts, take_in
 
 pytestmark = pytest.mark.faults
 
 _LIMIT = 2**24
-
-
-@contextmanager
-def _full(disk: Path, *, but_bytes: int = 0) -> Iterator[None]:
-    """Leave no more than that free on a disk."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for block in (2**20, 2**12):
-            try:
-                while file.write(bytes(block)) == block:
-                    pass
-            except OSError:  # it is full
-                continue
-        file.truncate(max(file.tell() - but_bytes, 0))
-    try:
-        yield
-    finally:
-        ballast.unlink()
 
 
 @pytest.mark.parametrize("but_bytes", [0, 2**12, 2**14, 2**16, 2**17, 2**18, 2**19])
@@ -54,7 +36,7 @@ def test_what_was_acknowledged_is_kept_and_the_rest_is_taken_when_there_is_room(
     instances = [make_instance(PixelData=bytes(50_000)) for _ in range(12)]
     with Door(tiny_disk, max_instance_bytes=_LIMIT) as door:
         assert _push(door, instances[:1]) == [0]
-        with _full(tiny_disk, but_bytes=but_bytes):
+        with full(tiny_disk, but_bytes=but_bytes):
             statuses = _push(door, instances[1:])
             assert set(statuses) <= {0, 0xA700}
             assert 0xA700 in statuses
@@ -87,7 +69,7 @@ def test_each_stage_waits_for_room_and_the_study_has_one_result(
         (Stage.ENCODE, CaseState.DELIVERED),  # there is nowhere to send it
     ):
         assert job.stage is stage
-        with _full(tiny_disk, but_bytes=2**13):
+        with full(tiny_disk, but_bytes=2**13):
             (again,) = pipeline.perform(job)
             assert (again.stage, again.attempt) == (stage, 2)
         following = pipeline.perform(again)
@@ -118,7 +100,7 @@ def test_labels_that_do_not_fit_leave_nothing_half_written(
     segmenter = parts(spool, ledger).segmenter
     assert segmenter is not None
     labels = segmenter(case, lambda: False)
-    with _full(tiny_disk), pytest.raises(OSError, match="No space left"):
+    with full(tiny_disk), pytest.raises(OSError, match="No space left"):
         write_labels(labels, case, spool)
     assert not (spool.case_folder(row.case_id) / "labels.nii.gz").exists()
     assert not list(spool.case_folder(row.case_id).glob(".*.part*"))
@@ -128,6 +110,6 @@ def test_labels_that_do_not_fit_leave_nothing_half_written(
 
 def _codes(pipeline: Pipeline, job: Job, disk: Path) -> None:
     perform: Callable[[Job], list[Job]] = pipeline.perform
-    with _full(disk):
+    with full(disk):
         (again,) = perform(job)
     assert again.delay_s == 1.0

@@ -187,6 +187,63 @@ def test_nobody_is_told_of_what_happened_before_there_was_a_channel_or_is_not_as
     assert [one.channel for one in outbox.recent(10)] == [None, None]
 
 
+def test_an_outage_is_told_once_and_then_counted(ledger: Ledger, outbox: Outbox) -> None:
+    def fail(number: int) -> str:
+        row = opened(ledger, f"{number}.1", study=str(number))
+        ledger.end_case(row.case_id, FAILED)
+        return row.case_id
+
+    def route() -> int:
+        return outbox.route(CHANNELS, list(Event), digest_s=300.0)
+
+    def pass_by(seconds: float) -> None:
+        with ledger.engine.begin() as connection:
+            moment = tables.notification.c.routed_at
+            connection.execute(tables.notification.update().values(routed_at=moment - seconds))
+
+    first = fail(1)
+    assert route() == 1
+    later = [fail(number) for number in range(2, 32)]
+    row = advanced(ledger, opened(ledger, "99.1", study="99"), CaseState.ENCODED)
+    _give_up(ledger, row, "pacs")
+    assert route() == 1  # another kind waits for nobody
+    pass_by(150.0)
+    assert route() == 0
+    pass_by(150.0)
+    assert route() == len(later)
+    assert route() == 0
+    for channel in CHANNELS:
+        notices = [one.notice for _ in range(4) if (one := _take(outbox, channel)) is not None]
+        assert sorted((one.event, one.count) for one in notices) == [
+            ("case.failed", 1),
+            ("case.failed", len(later)),
+            ("delivery.failed", 1),
+        ]
+        told = {one.count: one.case_id for one in notices if one.event == "case.failed"}
+        assert (told[1], told[len(later)]) == (first, later[0])
+    assert len(outbox.recent(100)) == 3 * len(CHANNELS)
+
+
+def test_a_notice_that_is_tried_again_counts_what_it_did(ledger: Ledger, outbox: Outbox) -> None:
+    for number in (1, 2, 3):
+        row = opened(ledger, f"{number}.1", study=str(number))
+        ledger.end_case(row.case_id, FAILED)
+    outbox.route(["webhook"], list(Event), digest_s=300.0)
+    for number in (4, 5):
+        row = opened(ledger, f"{number}.1", study=str(number))
+        ledger.end_case(row.case_id, FAILED)
+    outbox.route(["webhook"], list(Event), digest_s=300.0)
+    first = _take(outbox)
+    assert first is not None
+    outbox.note_failed(first, "no answer", wait_s=0.0)
+    again = _take(outbox)
+    assert again is not None
+    assert again.notice == first.notice
+    assert again.notice.count == 3
+    outbox.note_sent(again)
+    assert _take(outbox) is None
+
+
 def test_what_waits_for_a_channel_that_was_taken_away_is_given_up(
     ledger: Ledger, outbox: Outbox
 ) -> None:

@@ -85,6 +85,22 @@ def test_a_case_that_fails_is_told_over_every_channel_once(
     assert facts["id"] in str(message_from_bytes(mail)["Message-ID"])
 
 
+def test_many_failures_at_once_are_one_notice_that_counts_them(
+    ledger: Ledger, mails: MailServer
+) -> None:
+    for number in range(1, 301):
+        row = ledgers.opened(ledger, f"{number}.1", study=str(number))
+        ledger.end_case(row.case_id, ledgers.FAILED)
+    with HttpPeer(Reply()) as peer:
+        assert told(ledger, notify(peer.url, mails.port)) == 2
+    (request,), (mail,) = peer.requests, mails.messages
+    facts = json.loads(request.body)
+    assert (facts["event"], facts["count"]) == ("case.failed", 300)
+    text = message_from_bytes(mail, policy=policy.default)
+    assert str(text["Subject"]).endswith("UNFORESEEN 300 cases")
+    assert "count: 300" in text.get_content()
+
+
 def test_a_delivery_given_up_and_a_held_result_are_told_by_the_pipeline(
     ledger: Ledger, spool: Spool
 ) -> None:
