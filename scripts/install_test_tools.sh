@@ -5,13 +5,14 @@ set -u
 
 missing=""
 need() { # need COMMAND PACKAGE...
-	command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || { shift; missing="$missing $*"; }
+	command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || ls /usr/lib/postgresql/*/bin/"$1" >/dev/null 2>&1 || { shift; missing="$missing $*"; }
 }
 need Orthanc orthanc orthanc-dicomweb
 need storescu dcmtk
 need dcm2niix dcm2niix
 need dciodvfy dicom3tools
 need chromium chromium
+need initdb postgresql
 
 if [ -z "$missing" ]; then
 	:
@@ -19,7 +20,7 @@ elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
 	echo "Installing for the tests:$missing"
 	export DEBIAN_FRONTEND=noninteractive
 	log=$(mktemp)
-	# Debian starts Orthanc as a service at once; the tests start their own.
+	# Debian starts Orthanc and PostgreSQL as services at once; the tests start their own.
 	policy=/usr/sbin/policy-rc.d
 	[ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made=1; }
 	# shellcheck disable=SC2086 - a list of package names

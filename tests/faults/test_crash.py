@@ -23,14 +23,9 @@ from tests.small_studies import SmallStudies
 pytestmark = pytest.mark.faults
 
 BOUNDARIES = [
-    f"{stage}:{where}"
-    for stage, middle in (
-        ("convert", "written"),
-        ("segment", "written"),
-        ("encode", "written"),
-        ("deliver", "sent"),
-    )
-    for where in ("start", middle, "done")
+    "convert:start",  # the start of a later stage leaves what the end of the one before it does
+    *("convert:written", "convert:done", "segment:written", "segment:done"),
+    *("encode:written", "encode:done", "deliver:sent", "deliver:done"),
 ]
 # Registration takes most of a case's time, and is not what this is about.
 QUICK = {"align": 'registration = "off"'}
@@ -165,7 +160,7 @@ def test_a_node_stopped_in_mid_study_drains_and_goes_on_where_it_stood(
 def test_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None:
     """The form of `make faults` that is short enough for every run."""
     require("orthanc")
-    outcome = storm.kills(tmp_path / "storm", count=6, seed=20261123, say=print)
+    outcome = storm.kills(tmp_path / "storm", count=4, seed=20261123, say=print)
     assert outcome.audit is not None
     assert outcome.audit.is_clean, outcome
     assert outcome.audit.accepted > 0
