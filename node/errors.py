@@ -45,6 +45,18 @@ class BackupTargetError(NodeError):
     advice = "Name a new or empty folder; a ledger in PostgreSQL is copied by pg_dump."
 
 
+class LedgerBusyError(NodeError):
+    code = "LEDGER_BUSY"
+    sentence = "processes of a node work with the ledger: {roles}"
+    advice = "Stop the node, wait for [jobs] heartbeat_timeout_s, then copy the ledger."
+
+
+class LedgerOccupiedError(NodeError):
+    code = "LEDGER_OCCUPIED"
+    sentence = "the new ledger is not empty: its table {table} has rows"
+    advice = "Name an empty database; nothing was written to this one."
+
+
 class InstanceLostError(NodeError):
     code = "SPOOL_INSTANCE_LOST"
     sentence = "files of the study are missing or damaged in the spool: {count}"

@@ -10,7 +10,7 @@ be was made by a clock that has been set back since, and is due.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ from node import rows, tables
 from node.cases import Event
 
 _told, _send = tables.notification, tables.notification_send
-_KIND: Final = (_told.c.event, _told.c.code, _told.c.destination)
+_KIND: Final[Sequence[sa.Column[Any]]] = (_told.c.event, _told.c.code, _told.c.destination)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

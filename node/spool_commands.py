@@ -82,4 +82,31 @@ def backup(settings: Settings, target: Path) -> None:
     click.echo(f"{start}{count} files and the ledger are in {target}")
 
 
-COMMANDS = (check, backup)
+@click.command(name="copy-ledger")
+@click.option(
+    "--url",
+    envvar="NEUROSEG_NEW_LEDGER_URL",
+    show_envvar=True,
+    required=True,
+    help="Where to, such as postgresql://user:password@host/database; rather by the environment.",
+)
+@click.pass_obj
+def copy_ledger(settings: Settings, url: str) -> None:
+    """Copy the ledger into an empty database; the node is stopped meanwhile.
+
+    Then set [ledger] url and [jobs] url to the new one and start: cases under way go on.
+    """
+    from node import ledger_copy, tables
+
+    source, target = tables.open_engine(settings.ledger_url), tables.open_engine(url)
+
+    def _told(table: str, count: int) -> None:
+        if count:
+            click.echo(f"{table}: {count}")
+
+    patience_s = settings.jobs.heartbeat_timeout_s
+    total = ledger_copy.copy(source, target, patience_s=patience_s, told=_told)
+    click.echo(f"{total} rows copied")
+
+
+COMMANDS = (check, backup, copy_ledger)
