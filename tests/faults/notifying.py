@@ -24,7 +24,7 @@ def _main(ledger_url: str, webhook_url: str, lease_s: str, *more: str) -> None:
     ledger = Ledger(ledger_url)
     notifier = Notifier(
         Outbox(ledger.engine),
-        Notify.model_validate({"webhook": webhook}),
+        Notify.model_validate({"webhook": webhook, "digest_s": 0.0}),
         _die if more else None,
         lease_s=float(lease_s),
     )
