@@ -10,6 +10,7 @@ docs/images/bench-study.svg and its part of docs/performance.md.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -20,11 +21,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from converters import phantom
+from node.reading import LedgerReader
 from tests.bench import comparison
 from tests.nodes import RunningNode, destination, push
 from tests.peers import Orthanc
 
 _PAGE: Final = Path(__file__).parents[2] / "docs" / "performance.md"
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _STEPS: Final = ("decide", "convert", "segment", "encode", "deliver", "wait")
 _COLOURS: Final = ("#a0aec0", "#3182ce", "#2f855a", "#b7791f", "#805ad5", "#e2e8f0")
 
@@ -61,6 +64,24 @@ def one_by_one(node: RunningNode, studies: Sequence[Sequence[Path]]) -> list[dic
     return found
 
 
+def cpu_s(node: RunningNode) -> dict[str, float]:
+    """Return the processor seconds of each role's process so far."""
+    ledger = LedgerReader(f"sqlite:///{node.spool}/ledger.sqlite")
+    pids = {row.role: row.pid for row in ledger.workers()}
+    ledger.close()
+    found = {}
+    for role, pid in sorted(pids.items()):
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        found[role] = sum(int(field) for field in fields[11:13]) / _TICKS
+    return found
+
+
+def kept_mb(node: RunningNode, studies: int) -> float:
+    """Return the megabytes on disk that a study has left."""
+    files = (one for one in node.spool.rglob("*") if one.is_file())
+    return sum(one.stat().st_size for one in files) / 1e6 / studies
+
+
 def at_once(node: RunningNode, studies: Sequence[Sequence[Path]], before: int) -> float:
     """Send all studies one after another; return how many an hour are delivered."""
     started = time.monotonic()
@@ -75,8 +96,16 @@ def _send(node: RunningNode, files: Sequence[Path]) -> None:
         raise RuntimeError("an image was refused")
 
 
-def told(found: Sequence[dict[str, float]], rate: float, count: int, images: int) -> str:
+def told(
+    found: Sequence[dict[str, float]],
+    spent_s: dict[str, float],
+    rate: float,
+    count: int,
+    images: int,
+    kept: float,
+) -> str:
     """Return what was measured, for the page."""
+    costs = ", ".join(f"{role} {seconds:.1f}" for role, seconds in spent_s.items())
     usual = {step: statistics.median(one[step] for one in found) for step in _STEPS}
     totals = [sum(one.values()) for one in found]
     rows = "\n".join(f"| {step} | {seconds:.1f} |" for step, seconds in usual.items())
@@ -87,7 +116,9 @@ def told(found: Sequence[dict[str, float]], rate: float, count: int, images: int
         f"| **last image to result in the archive** | **{statistics.median(totals):.1f}** "
         f"({min(totals):.1f} to {max(totals):.1f}) |\n\n"
         f"All but segmenting: {rest:.1f} s. {count} studies of {images} images sent without a "
-        f"pause: **{rate:.0f} studies an hour**."
+        f"pause: **{rate:.0f} studies an hour**.\n\n"
+        f"Processor seconds of a study, by role: {costs}; together "
+        f"**{sum(spent_s.values()):.1f}**. On disk until it is purged: {kept:.0f} MB."
     )
 
 
@@ -115,8 +146,14 @@ def main() -> None:
                 node.wait_ready()
                 single = 1 + arguments.single
                 found = one_by_one(node, studies[:single])[1:]  # the first loads tables
+                before = cpu_s(node)
                 rate = at_once(node, studies[single:], single)
-    text = told(found, rate, arguments.many, len(studies[0]))
+                spent_s = {
+                    role: (seconds - before[role]) / arguments.many
+                    for role, seconds in cpu_s(node).items()
+                }
+                kept = kept_mb(node, len(studies))
+    text = told(found, spent_s, rate, arguments.many, len(studies[0]), kept)
     sys.stdout.write(f"{text}\n")
     if arguments.record:
         comparison.put(_PAGE, "study", text)
