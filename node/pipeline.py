@@ -33,17 +33,7 @@ from converters.errors import CodedError
 from converters.volume import LabelMap
 from inference.errors import PredictionStoppedError
 from inference.manifest import Manifest
-from node import (
-    convert,
-    disposition,
-    logs,
-    measuring,
-    model_set,
-    owed,
-    pictures,
-    slices,
-    summary,
-)
+from node import convert, disposition, logs, measuring, model_set, owed, pictures, slices, summary
 from node.cases import (
     WORKING,
     AssembledCase,

@@ -23,6 +23,12 @@ class WorkitemConflictError(NodeError):
     advice = "Ask for its state: GET /dicom-web/workitems/UID; docs/worklist.md has the table."
 
 
+class WorkitemRefusedError(WorkitemConflictError):
+    code = "WORKITEM_REFUSED"
+    sentence = "the request does not fit the work item (status {status}): {reason}"
+    advice = "Show the Transaction UID that it was claimed with; one that has ended stays as it is."
+
+
 class WorkitemInvalidError(NodeError):
     code = "WORKITEM_INVALID"
     sentence = "the work item or the request cannot be used: {reason}"

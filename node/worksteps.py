@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
-from node.work_errors import WorkitemConflictError, WorkitemInvalidError
+from node.work_errors import WorkitemConflictError, WorkitemInvalidError, WorkitemRefusedError
 
 Item: TypeAlias = dict[str, Any]
 """Tag in eight hexadecimal digits -> VR and values."""
@@ -84,12 +84,12 @@ def check_move(
     Raises
     ------
     WorkitemConflictError
-        The table refuses it.
+        The table refuses it; as `WorkitemRefusedError` for its Transaction UID.
     """
     if wanted is StepState.SCHEDULED:
         raise conflict(0xC303)
     if not shown or (held is not None and shown != held):
-        raise conflict(0xC301)
+        raise refused(0xC301)
     if current is wanted and current in ENDED_STATES:
         return False
     status = _REFUSED.get((current, wanted))
@@ -103,14 +103,19 @@ def check_move(
 def check_update(current: StepState, *, held: str | None, shown: str) -> None:
     """Refuse a change of what a work item says; only who has claimed it may, or all before."""
     if current in ENDED_STATES:
-        raise conflict(0xC300)
+        raise refused(0xC300)
     if current is StepState.IN_PROGRESS and shown != held:
-        raise conflict(0xC301)
+        raise refused(0xC301)
 
 
 def conflict(status: int) -> WorkitemConflictError:
-    """Return the error of a status of PS3.4 CC.2."""
+    """Return the error of a status of PS3.4 CC.2 that the state is in the way of."""
     return WorkitemConflictError(status=f"0x{status:04X}", reason=_WORDS[status])
+
+
+def refused(status: int) -> WorkitemRefusedError:
+    """Return that of a status for which the request itself is wrong (PS3.18 11.6.3, 11.7.3)."""
+    return WorkitemRefusedError(status=f"0x{status:04X}", reason=_WORDS[status])
 
 
 def _is_told(item: Item) -> bool:

@@ -67,6 +67,7 @@ from node.work_errors import (
     WorkitemConflictError,
     WorkitemExistsError,
     WorkitemInvalidError,
+    WorkitemRefusedError,
     WorkitemUnknownError,
 )
 
@@ -112,6 +113,7 @@ STATUSES: Mapping[type[CodedError], HTTPStatus] = {
     RequestRateError: HTTPStatus.TOO_MANY_REQUESTS,
     WorkitemUnknownError: HTTPStatus.NOT_FOUND,
     WorkitemExistsError: HTTPStatus.CONFLICT,
+    WorkitemRefusedError: HTTPStatus.BAD_REQUEST,
     WorkitemConflictError: HTTPStatus.CONFLICT,
     WorkitemInvalidError: HTTPStatus.BAD_REQUEST,
     InstanceUnreadableError: HTTPStatus.BAD_REQUEST,
@@ -165,4 +167,7 @@ def problem(error: CodedError) -> Response:
     """Return the answer for an error."""
     status = status_of(error)
     content = document(status, code=error.code, detail=str(error), advice=error.advice)
-    return answer(content, status)
+    found = answer(content, status)
+    if isinstance(error, WorkitemConflictError):  # PS3.18 11.7.3.2
+        found.headers["warning"] = f'299 neuroseg "{error.evidence["reason"]}"'
+    return found

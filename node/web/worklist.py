@@ -28,6 +28,7 @@ from node.work_errors import (
     WorkitemConflictError,
     WorkitemExistsError,
     WorkitemInvalidError,
+    WorkitemRefusedError,
     WorkitemUnknownError,
 )
 from node.workitems import Worklist as Rows
@@ -234,7 +235,12 @@ _UPDATE: Final = Operation(
     what="Change what a work item says; one in progress by its Transaction UID in the query.",
     body=_BODY,
     answers=(Answer(what="it is changed", media_type=""),),
-    errors=(WorkitemUnknownError, WorkitemInvalidError, WorkitemConflictError),
+    errors=(
+        WorkitemUnknownError,
+        WorkitemInvalidError,
+        WorkitemConflictError,
+        WorkitemRefusedError,
+    ),
 )
 _CHANGE: Final = Operation(
     tag="worklist",
@@ -242,7 +248,12 @@ _CHANGE: Final = Operation(
     what="Claim, complete or cancel a work item.",
     body=_BODY,
     answers=(Answer(what="it is there", media_type=""),),
-    errors=(WorkitemUnknownError, WorkitemInvalidError, WorkitemConflictError),
+    errors=(
+        WorkitemUnknownError,
+        WorkitemInvalidError,
+        WorkitemConflictError,
+        WorkitemRefusedError,
+    ),
 )
 _CANCEL: Final = Operation(
     tag="worklist",
@@ -250,5 +261,10 @@ _CANCEL: Final = Operation(
     what="Cancel a work item that nobody has claimed, or ask its performer to.",
     body=_BODY,
     answers=(Answer(what="it is canceled or asked", media_type="", status=HTTPStatus.ACCEPTED),),
-    errors=(WorkitemUnknownError, WorkitemInvalidError, WorkitemConflictError),
+    errors=(
+        WorkitemUnknownError,
+        WorkitemInvalidError,
+        WorkitemConflictError,
+        WorkitemRefusedError,
+    ),
 )

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from sqlalchemy import inspect, text
-
-from node.ledger import Ledger
 from node.space import Meter
 
 
@@ -45,15 +40,3 @@ def test_a_sum_that_takes_long_is_asked_for_a_twentieth_of_the_time() -> None:
     assert meter() == 1
     reader.now += 0.2
     assert meter() == 2
-
-
-def test_a_ledger_gets_the_indexes_that_it_lacks(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    first = Ledger(url)
-    names = {one["name"] for one in inspect(first.engine).get_indexes("imaging_case")}
-    with first.engine.begin() as connection:
-        connection.execute(text("DROP INDEX ix_imaging_case_opened_at"))
-    first.close()
-    again = Ledger(url)
-    assert {one["name"] for one in inspect(again.engine).get_indexes("imaging_case")} == names
-    again.close()

@@ -58,12 +58,13 @@ def test_a_work_item_goes_its_way_and_nobody_else_moves_it(client: TestClient) -
     address = _created(client)
     assert _state(client, address) == "SCHEDULED"
     assert _moved(client, address, "COMPLETED", "5.5").status_code == 409
-    assert _moved(client, address, "IN PROGRESS").status_code == 409
+    assert _moved(client, address, "IN PROGRESS").status_code == 400
     assert _moved(client, address, "IN PROGRESS", "5.5").status_code == 200
     second = _moved(client, address, "IN PROGRESS", "6.6")
-    assert (second.status_code, second.json()["code"]) == (409, "WORKITEM_CONFLICT")
-    assert client.post(address, json=[TOLD], headers=_JSON).status_code == 409
-    assert client.post(f"{address}?6.6", json=[TOLD], headers=_JSON).status_code == 409
+    assert (second.status_code, second.json()["code"]) == (400, "WORKITEM_REFUSED")
+    assert "Transaction UID" in second.headers["warning"]
+    assert client.post(address, json=[TOLD], headers=_JSON).status_code == 400
+    assert client.post(f"{address}?6.6", json=[TOLD], headers=_JSON).status_code == 400
     assert _moved(client, address, "COMPLETED", "5.5").status_code == 409  # no outputs yet
     assert client.post(f"{address}?5.5", json=[TOLD], headers=_JSON).status_code == 200
     assert _moved(client, address, "COMPLETED", "5.5").status_code == 200
