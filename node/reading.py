@@ -127,6 +127,12 @@ class LedgerReader:
             raise CaseUnknownError
         return rows.case_row(row)
 
+    def latest_change(self) -> float:
+        """Return the newest moment at which a case changed; 0 without any."""
+        with self._reading() as connection:
+            found = connection.execute(sa.select(sa.func.max(_case.c.updated_at))).scalar()
+        return float(found or 0.0)
+
     def ended_since(self, moment: float, *, limit: int) -> list[CaseRow]:
         """Return cases that have ended and changed after a moment, in the order of their change."""
         query = sa.select(_case).where(

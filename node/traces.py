@@ -9,7 +9,6 @@ is offered again while this process lives; what ended before it began is not tra
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -57,7 +56,7 @@ class Tracer:
     """
 
     def __init__(self, url: str, ledger: LedgerReader) -> None:
-        self._ledger, self._since = ledger, time.time()
+        self._ledger, self._since = ledger, ledger.latest_change()
         self._exporter = _exporter(url)
 
     def look(self) -> None:
