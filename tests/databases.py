@@ -27,7 +27,6 @@ from tests.waiting import wait_until
 
 _USER = "postgres"
 _OPTIONS = {
-    "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "shared_buffers": "16MB",
     "max_connections": "60",
@@ -50,10 +49,16 @@ class Postgres:
     """A cluster in a folder of its own on a free loopback port; a context manager.
 
     `stop` and `start` again keep what it holds: a database that is away for a while.
+
+    Parameters
+    ----------
+    address : str
+        Where it listens; whoever shares the first three numbers of it is let in.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         peers.require("postgresql")
+        self._address = address
         self.port = peers.free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="neuroseg-postgres-"))
         self._user = _owner()
@@ -61,6 +66,8 @@ class Postgres:
         if self._user is not None:
             shutil.chown(self.folder, self._user)
         self._run("initdb", "--no-sync", "--auth=trust", f"--username={_USER}", "--encoding=UTF8")
+        with (self.folder / "data" / "pg_hba.conf").open("a", encoding="utf-8") as rules:
+            rules.write(f"host all all {address}/24 trust\n")
 
     def _command(self, name: str) -> list[str]:
         return [str(peers.program(name)), "-D", str(self.folder / "data")]
@@ -85,7 +92,8 @@ class Postgres:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        options = [f"-c{name}={value}" for name, value in _OPTIONS.items()]
+        settings = {"listen_addresses": self._address, **_OPTIONS}
+        options = [f"-c{name}={value}" for name, value in settings.items()]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._command("postgres"), "-p", str(self.port), *options],
@@ -117,7 +125,7 @@ class Postgres:
 
     def url(self, database: str) -> str:
         """Return the address of a database."""
-        return f"postgresql://{_USER}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{_USER}@{self._address}:{self.port}/{database}"
 
     def fresh(self, **options: str) -> str:
         """Return the address of a new empty schema, with settings of its connections.

@@ -24,6 +24,7 @@ _PROGRAMS = {
     "dcmtk": ("storescu", "echoscu", "dcmdump"),
     "dcm2niix": ("dcm2niix",),
     "dciodvfy": ("dciodvfy",),
+    "iproute2": ("ip",),
     "mount": ("mount",),
     "postgresql": ("initdb", "postgres"),
 }

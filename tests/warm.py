@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import machines
 from tests.waiting import wait_until
 
 _IMPORTED = "NEUROSEG_TEST_WARM"  # set in processes that have their imports behind them
@@ -93,6 +94,8 @@ def fork(command: Sequence[str], environment: Mapping[str, str]) -> Forked:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.environ.update(environment)
+        if machines.NAMESPACE in environment:
+            machines.enter(environment[machines.NAMESPACE])
         module = command[2]
         sys.argv = [module, *command[3:]]
         runpy.run_module(module, run_name="__main__")

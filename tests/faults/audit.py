@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from node.cases import CaseState
 from node.ledger import Ledger
 from node.receive.reconcile import Reconciliation
 from node.spool import Spool
@@ -112,26 +113,31 @@ def delivered(spool_root: Path) -> set[str]:
 
 
 def audit(
-    spool_root: Path, archive: Archive, accepted: Iterable[str], studies: Iterable[str]
+    spool_root: Path,
+    archive: Archive,
+    accepted: Iterable[str],
+    studies: Iterable[str],
+    url: str = "",
 ) -> Audit:
-    """Count, while nothing is sent any more; the node may still run."""
+    """Count, while nothing is sent any more; the node may still run. `url` is the ledger's."""
     accepted, studies = list(accepted), list(studies)
-    spool, ledger = Spool(spool_root), Ledger(f"sqlite:///{spool_root}/ledger.sqlite")
+    spool, ledger = Spool(spool_root), Ledger(url or f"sqlite:///{spool_root}/ledger.sqlite")
     check = Reconciliation(
         spool, ledger, model_id="-", limit_bytes=2**30, repairs=False, is_deep=True
     )
     stray = len(check.run())
-    cases = len(ledger.cases(limit=_ALL))
+    cases = ledger.cases(limit=_ALL)
+    done = {row.study_instance_uid for row in cases if row.state is CaseState.DELIVERED}
     ledger.close()
     held = archive.series_by_study()
     whole = {study for study, many in held.items() if sum(many) >= _OBJECTS}
     return Audit(
         accepted=len(accepted),
-        lost=len(lost(accepted, spool_root)),
+        lost=len(lost(accepted, spool_root, url)),
         stray=stray,
         studies=len(studies),
-        cases=cases,
-        stranded=len(set(studies) - (delivered(spool_root) & whole)),
+        cases=len(cases),
+        stranded=len(set(studies) - (done & whole)),
         doubled=sum(
             max(count - _OBJECTS, 0) for many in held.values() for count in (sum(many), len(many))
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -44,6 +44,8 @@ class Load:
         Numbers of the studies; None for studies without end.
     may_begin : callable
         Says whether the next study may be begun: keeps the queue short.
+    hosts : sequence of str
+        Asked in turn, an association each, as behind a balancer that knows nothing of them.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class Load:
         first: int = 1,
         count: int | None = None,
         may_begin: Callable[[], bool] = lambda: True,
+        hosts: Sequence[str] = ("127.0.0.1",),
     ) -> None:
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # nobody there: no news here
         self._studies, self._port, self._may_begin = studies, port, may_begin
         numbers = itertools.count(first) if count is None else iter(range(first, first + count))
         self._numbers = numbers
+        self._hosts = itertools.cycle(hosts)
         self._lock = threading.Lock()
         self._ending, self._aborting = threading.Event(), threading.Event()
         self.threads = [threading.Thread(target=self._run) for _ in range(senders)]
@@ -128,8 +132,9 @@ class Load:
         """Send over one association; return what was not answered with success."""
         entity = AE("STORM")
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _PATIENCE_S
+        entity.connection_timeout = _PATIENCE_S
         entity.requested_contexts = [build_context(_MR, _EXPLICIT_VR_LITTLE_ENDIAN)]
-        assoc = entity.associate("127.0.0.1", self._port, ae_title="NEUROSEG")
+        assoc = entity.associate(next(self._hosts), self._port, ae_title="NEUROSEG")
         open_ones = []
         for ds in wanted:
             status = None
@@ -148,9 +153,10 @@ class Load:
         return open_ones
 
 
-def lost(accepted: Iterable[str], spool_root: Path) -> list[str]:
+def lost(accepted: Iterable[str], spool_root: Path, url: str = "") -> list[str]:
     """Return the instances that have no row, or no file with the digest of their row."""
-    spool, ledger = Spool(spool_root), LedgerReader(f"sqlite:///{spool_root}/ledger.sqlite")
+    spool = Spool(spool_root)
+    ledger = LedgerReader(url or f"sqlite:///{spool_root}/ledger.sqlite")
     missing = []
     for uid in list(accepted):
         path, sha256 = ledger.path_of(uid), ledger.digest_of(uid)
