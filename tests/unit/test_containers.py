@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import yaml
 
-from node import settings
+from node import settings, supervise
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -89,3 +90,59 @@ def test_archive_and_node_reach_each_other() -> None:
     root = ORTHANC["DicomWeb"]["Root"].rstrip("/")
     assert NODE.source.url == f"http://orthanc:{ORTHANC['HttpPort']}{root}"
     assert {"node", "orthanc"} < set(SERVICES)
+
+
+MANY: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose/many.yml").read_text())
+ROLES = {
+    name: service
+    for name, service in MANY["services"].items()
+    if "NEUROSEG_JOBS__WORKER_NAME" in service.get("environment", {})
+}
+
+
+def test_of_many_containers_each_runs_a_role_under_a_name_of_its_own() -> None:
+    told = [service["command"] for service in ROLES.values()]
+    assert all(command[:2] == ["serve", "--role"] for command in told)
+    assert {command[2] for command in told} == set(supervise.ROLES)
+    names = [service["environment"]["NEUROSEG_JOBS__WORKER_NAME"] for service in ROLES.values()]
+    assert len(set(names)) == len(names)
+    shared = {f"spool:{NODE.spool.path}", "./deploy/compose/node.toml"}
+    for name, service in ROLES.items():
+        mounted = {**SERVICES.get(name, {}), **service}["volumes"]
+        assert all(any(one.startswith(start) for one in mounted) for start in shared)
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_many_containers_share_one_database(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = MANY["services"]["postgres"]["environment"]
+    for key, value in (ROLES[name]["environment"] | SERVICES["node"]["environment"]).items():
+        monkeypatch.setenv(key, re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value))
+    told = settings.load(ROOT / "deploy" / "compose" / "node.toml")
+    assert told.ledger_url == told.jobs_url
+    url = sa.make_url(told.ledger_url)
+    assert url.host == "postgres"
+    assert (url.username, url.database) == (database["POSTGRES_USER"], database["POSTGRES_DB"])
+    assert database["POSTGRES_PASSWORD"] == "${POSTGRES_PASSWORD:-" + f"{url.password}" + "}"
+
+
+def test_many_containers_are_sealed_and_publish_nothing_more() -> None:
+    for name, service in MANY["services"].items():
+        whole = {**SERVICES.get(name, {}), **service}
+        assert whole["cap_drop"] == ["ALL"]
+        assert whole["read_only"]
+        assert "ports" not in service
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            is_known = source in COMPOSE["volumes"] | MANY["volumes"]
+            assert is_known or (ROOT / source).exists()
+
+
+def test_the_balancer_stands_before_every_receiver() -> None:
+    told = (ROOT / "deploy/compose/haproxy.cfg").read_text()
+    receivers = [name for name, one in ROLES.items() if one["command"][2] == "receive"]
+    assert len(receivers) > 1
+    servers = re.findall(r"(?m)^ +server (\S+) (\S+)$", told)
+    assert servers == [(name, f"{name}:{NODE.receive.port}") for name in receivers]
+    assert re.findall(r"(?m)^ +bind :(\d+)$", told) == [str(NODE.receive.port)]
+    # where the archive and the published port look for the node
+    assert MANY["services"]["balancer"]["network_mode"] == "service:node"
