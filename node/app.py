@@ -113,6 +113,7 @@ def run_receive(settings: Settings) -> None:
         ledger,
         model_id=manifest.model_id,
         limit_bytes=settings.receive.max_instance_bytes,
+        has_company=_has_company(ledger, settings),
     ).run()
     scp = StorageScp(
         settings.receive, spool=spool, ledger=ledger, model_id=manifest.model_id, tls=tls
@@ -126,6 +127,15 @@ def run_receive(settings: Settings) -> None:
     for ticker in (*tickers, beat):
         ticker.stop()
     ledger.close()
+
+
+def _has_company(ledger: Ledger, settings: Settings) -> bool:
+    """Say whether another machine's receiver is at work on the same spool."""
+    own, timeout_s = settings.jobs.executor_id("receive"), settings.jobs.heartbeat_timeout_s
+    return any(
+        one.role == "receive" and one.executor_id != own and one.is_alive(timeout_s)
+        for one in ledger.workers()
+    )
 
 
 def _certificates(tls: ServerTls | None) -> list[Ticker]:

@@ -33,7 +33,7 @@ from dbos import (
     WorkflowStatus,
 )
 
-from node import logs
+from node import logs, tables
 from node.cases import Priority, Stage
 from node.errors import ConfigError
 from node.ledger import Ledger
@@ -45,6 +45,7 @@ APPLICATION = "neuroseg-node"
 PIPELINE_VERSION = "pipeline-1"
 MAX_CRASHES = 5
 _MAX_RESUMPTIONS = 5
+_CONNECTIONS = 8  # of a worker to a PostgreSQL; the engine takes 20, which nothing here needs
 _WAITING = ["ENQUEUED", "DELAYED"]
 _ACTIVE = [*_WAITING, "PENDING"]
 _DEAD = ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
@@ -159,13 +160,26 @@ def prepare(url: str) -> None:
         raise ConfigError(reason="the job database must lie on a local disk (no WAL possible)")
 
 
+def lasting(url: str) -> str:
+    """Return the address with what gives up a server that is gone, where it does not say so.
+
+    The engine waits for an answer as long as the operating system does: of a machine that was cut
+    off, for hours.
+    """
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return url
+    limits = {name: str(value) for name, value in tables.LOST_SERVER.items()}
+    return parsed.set(query={**limits, **parsed.query}).render_as_string(hide_password=False)
+
+
 class Jobs:
     """The queue seen from outside: submit, look, reorder. Runs nothing."""
 
     def __init__(self, url: str) -> None:
         prepare(url)
         self._client = DBOSClient(
-            system_database_url=url,
+            system_database_url=lasting(url),
             application_name=APPLICATION,
             serializer=DBOSPortableJSONSerializer(),
         )
@@ -282,7 +296,8 @@ class Worker:
         DBOS(
             config={
                 "name": APPLICATION,
-                "system_database_url": url,
+                "system_database_url": lasting(url),
+                "sys_db_pool_size": _CONNECTIONS,
                 "application_version": PIPELINE_VERSION,
                 "executor_id": executor_id,
                 "serializer": DBOSPortableJSONSerializer(),

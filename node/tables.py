@@ -22,6 +22,14 @@ SCHEMA_VERSION = 5  # node/schema/versions has the step from the one before
 _PATIENCE_S: Final = 30
 """How long a transaction waits for another one, and an idle one or a lost server is put up with."""
 
+LOST_SERVER: Final = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 1000 * _PATIENCE_S,
+}
+"""By what a connection to a PostgreSQL finds out that nobody is there any more."""
+
 meta = sa.Table(
     "ledger_meta",
     metadata,
@@ -319,10 +327,7 @@ def _postgresql_patience(url: sa.URL) -> dict[str, Any]:
     return {
         "options": " ".join(options),
         "connect_timeout": 10,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 4,
-        "tcp_user_timeout": 1000 * _PATIENCE_S,
+        **LOST_SERVER,
     }
 
 

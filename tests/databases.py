@@ -29,7 +29,7 @@ _USER = "postgres"
 _OPTIONS = {
     "unix_socket_directories": "",
     "shared_buffers": "16MB",
-    "max_connections": "60",
+    "max_connections": "150",
     "fsync": "off",  # the machine does not lose its power; that a commit is synced is not our code
     "log_min_messages": "fatal",
 }

@@ -73,10 +73,13 @@ class Reconciliation:
     is_deep : bool
         Whether the digest of every instance is compared.
     is_live : bool
-        Whether a receiver may be at work: what has just been written is left to it.
+        Whether an operator asks while a receiver may be at work.
+    has_company : bool
+        Whether receivers of other machines may be at work: as with `is_live`, what has just been
+        written is left to them.
     """
 
-    def __init__(  # noqa: PLR0913 - three options that only the command line gives
+    def __init__(  # noqa: PLR0913 - options, each with its default
         self,
         spool: Spool,
         ledger: Ledger,
@@ -86,11 +89,13 @@ class Reconciliation:
         repairs: bool = True,
         is_deep: bool = False,
         is_live: bool = False,
+        has_company: bool = False,
     ) -> None:
         self._spool, self._ledger = spool, ledger
         self._model_id, self._limit_bytes = model_id, limit_bytes
         self._repairs, self._is_deep = repairs, is_deep
-        self._settled_s = 60.0 if is_live else 0.0
+        self._is_live = is_live
+        self._settled_s = 60.0 if is_live or has_company else 0.0
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
         """Return what was found, all of it logged.
@@ -138,7 +143,7 @@ class Reconciliation:
             if kind is not None:
                 lost.append((one, kind))
         absent = sum(kind is Kind.ABSENT for _, kind in lost)
-        if absent == count > _A_FEW and not self._settled_s:
+        if absent == count > _A_FEW and not self._is_live:
             raise SpoolAbsentError(count=count)
         yield from self._lost(lost)
         doomed = set(self._ledger.doomed())

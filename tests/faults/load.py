@@ -48,7 +48,7 @@ class Load:
         Asked in turn, an association each, as behind a balancer that knows nothing of them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options, each with its default
         self,
         studies: SmallStudies,
         port: int,

@@ -32,7 +32,7 @@ from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
-_HEARTBEAT_S = 3.0
+_HEARTBEAT_S = 5.0
 _PATIENCE_S = 300.0
 _ROLES = {"receive", "work", "infer"}
 _REFUSED = {Kind.HALF_WRITTEN, Kind.ADOPTED, Kind.DOUBLE}  # files of what nobody was told is stored
@@ -152,7 +152,7 @@ def _node(site: _Site, machine: Machine, number: int, network: Network, model: P
 @contextmanager
 def _built(folder: Path) -> Iterator[_Site]:
     with Network() as network, Postgres(network.address) as postgres:
-        limits = "-cidle_in_transaction_session_timeout=3s"
+        limits = "-cidle_in_transaction_session_timeout=8s"
         url = f"{postgres.fresh_database()}?options={quote(limits)}"
         ledger = Ledger(url)
         archive = Archive(folder / "orthanc")
