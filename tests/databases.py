@@ -144,6 +144,19 @@ class Postgres:
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
+    def _leave_small_disk(self) -> None:
+        """Drop what lies there: the next checkpoint would look for its files in vain."""
+        there = (
+            "SELECT DISTINCT n.nspname FROM pg_class c"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " JOIN pg_tablespace t ON t.oid = c.reltablespace"
+            " WHERE t.spcname = 'small' AND n.nspname LIKE 'neuroseg%'"
+        )
+        with psycopg.connect(self.url(_USER), autocommit=True) as connection:
+            for (schema,) in connection.execute(there).fetchall():
+                connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
+            connection.execute(b"DROP TABLESPACE small")
+
     @contextmanager
     def small_disk(self) -> Iterator[Path]:
         """Mount a file system of 24 MB as the tablespace `small`; needs root on Linux."""
@@ -157,5 +170,6 @@ class Postgres:
                 shutil.chown(folder, self._user)
             self.execute(f"CREATE TABLESPACE small LOCATION '{folder}'")
             yield folder
+            self._leave_small_disk()
         finally:
             subprocess.run(["umount", "-l", str(folder)], check=False)

@@ -153,8 +153,11 @@ def test_a_peer_that_was_away_gets_the_same_object_once_it_is_back(tmp_path: Pat
     with pytest.raises(PeerUnavailableError):
         store_scu.send(seg, file, destination, calling_ae_title="NODE", attempt=1)
     archive.start()
-    receipt = store_scu.send(seg, file, destination, calling_ae_title="NODE", attempt=2)
-    archive.stop()
+    patient = dimse_destination(archive.port, timeout_s=IN_TIME_S)
+    try:
+        receipt = store_scu.send(seg, file, patient, calling_ae_title="NODE", attempt=2)
+    finally:
+        archive.stop()
     assert receipt.attempt == 2
     assert archive.arrivals == {seg.sop_instance_uid: 1}
 
