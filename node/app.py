@@ -113,7 +113,7 @@ def run_receive(settings: Settings) -> None:
         ledger,
         model_id=manifest.model_id,
         limit_bytes=settings.receive.max_instance_bytes,
-        has_company=_has_company(ledger, settings),
+        has_company=ledger.has_others("receive", settings.jobs.worker_name),
     ).run()
     scp = StorageScp(
         settings.receive, spool=spool, ledger=ledger, model_id=manifest.model_id, tls=tls
@@ -127,15 +127,6 @@ def run_receive(settings: Settings) -> None:
     for ticker in (*tickers, beat):
         ticker.stop()
     ledger.close()
-
-
-def _has_company(ledger: Ledger, settings: Settings) -> bool:
-    """Say whether another machine's receiver is at work on the same spool."""
-    own, timeout_s = settings.jobs.executor_id("receive"), settings.jobs.heartbeat_timeout_s
-    return any(
-        one.role == "receive" and one.executor_id != own and one.is_alive(timeout_s)
-        for one in ledger.workers()
-    )
 
 
 def _certificates(tls: ServerTls | None) -> list[Ticker]:
@@ -172,7 +163,7 @@ def run_web(settings: Settings) -> None:
         owner=settings.jobs.executor_id("web"),
         keep_s=settings.predict.keep_s,
     )
-    housekeeper.begin()
+    housekeeper.begin(is_alone=not ledger.has_others("web", settings.jobs.worker_name))
     listener = _listener(settings.web.host, settings.web.port)
     port = int(listener.getsockname()[1])
     beat = _beating(ledger, settings, "web", {"port": port})

@@ -26,9 +26,13 @@ class Housekeeper:
     def __init__(self, queue: PredictionQueue, spool: Spool, *, owner: str, keep_s: float) -> None:
         self._queue, self._spool, self._owner, self._keep_s = queue, spool, owner, keep_s
 
-    def begin(self) -> None:
-        """Give up what an earlier process left; call it before any upload is taken."""
-        self._spool.sweep_stowed()
+    def begin(self, *, is_alone: bool = True) -> None:
+        """Give up what an earlier process left; call it before any upload is taken.
+
+        Beside other web processes what is half written stays: it may be theirs.
+        """
+        if is_alone:
+            self._spool.sweep_stowed()
         lost = self._queue.abandon(self._owner)
         if lost:
             logs.get().warning("predictions.abandoned", instance_count=lost)

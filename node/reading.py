@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, Row
@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _case = tables.case
 _LATEST = 200  # an attempt that is older than so many others has ended
+_COMPANY_S: Final = 60.0  # a machine silent for so long is not there
 
 
 class LedgerReader:
@@ -80,6 +81,15 @@ class LedgerReader:
         age = (self._clock - table.c.seen_at).label("age_s")
         with self._reading() as connection:
             return [rows.worker_row(row) for row in connection.execute(sa.select(table, age))]
+
+    def has_others(self, role: str, worker_name: str) -> bool:
+        """Say whether another machine runs a role, too, by whether it beats."""
+        return any(
+            one.role == role
+            and one.executor_id != f"{worker_name}/{role}"
+            and one.is_alive(_COMPANY_S)
+            for one in self.workers()
+        )
 
     def mark(self) -> tuple[object, ...]:
         """Return what differs once a case, an attempt, a receipt or what a process says changed.

@@ -8,7 +8,7 @@ from node.housekeeping import Housekeeper
 from node.ledger import Ledger
 from node.prediction_queue import PredictionQueue
 from node.prediction_rows import Failure
-from node.spool import Spool
+from node.spool import STOWED, Spool
 
 FAILURE = Failure(code="X", sentence="x", advice="X.", disposition="reject")
 
@@ -49,6 +49,16 @@ def test_what_an_earlier_process_left_is_swept_at_the_start(
     ]
     _keeper(queue, spool).begin()
     assert spool.prediction_ids() == sorted(kept)
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_what_another_web_process_is_writing_is_left_to_it(
+    queue: PredictionQueue, spool: Spool, *, is_alone: bool
+) -> None:
+    part = spool.new_part(STOWED)
+    part.write_bytes(b"half")
+    _keeper(queue, spool).begin(is_alone=is_alone)
+    assert part.exists() != is_alone
 
 
 def test_a_look_touches_nothing_that_somebody_waits_for(

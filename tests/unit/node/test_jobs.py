@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from node import jobs
+from node import jobs, tables
 from node.cases import Priority, Stage
 from node.errors import ConfigError
 from node.jobs import Job, Jobs, Worker
 from node.ledger import Ledger
+from tests.databases import Postgres
 from tests.waiting import wait_until
 
 
@@ -196,3 +198,16 @@ def test_two_workers_of_one_name_are_refused(url: str, folder: Path, worker: Wor
         check=False,
     )
     assert done.stdout.strip() == ConfigError.code
+
+
+def test_a_connection_of_the_engine_gives_up_a_server_that_is_gone(postgres: Postgres) -> None:
+    with psycopg.connect(jobs.lasting(postgres.url("postgres"))) as connection:
+        told = connection.info.get_parameters()
+    assert {name: int(told[name]) for name in tables.LOST_SERVER} == tables.LOST_SERVER
+    own = f"{postgres.url('postgres')}?tcp_user_timeout=1000"  # its owner's word comes first
+    with psycopg.connect(jobs.lasting(own)) as connection:
+        assert connection.info.get_parameters()["tcp_user_timeout"] == "1000"
+
+
+def test_the_address_of_a_file_stays_as_it_is() -> None:
+    assert jobs.lasting("sqlite:////var/spool/jobs.sqlite") == "sqlite:////var/spool/jobs.sqlite"

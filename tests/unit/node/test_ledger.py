@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from node import tables
 from node.cases import AssembledCase, CaseState, ClosedBy, Ending, ReceivedInstance
 from node.errors import CaseUnknownError, InstanceConflictError
 from node.ledger import Ledger
@@ -241,3 +242,18 @@ def test_an_open_case_is_not_refused_when_more_arrived_than_was_seen(ledger: Led
 
 def test_a_case_that_is_unknown_is_neither_closed_nor_refused(ledger: Ledger) -> None:
     assert not ledger.refuse_open_case("0" * 32, REJECTED, [], seen_instances=0)
+
+
+@pytest.mark.databases
+def test_another_machine_is_company_while_it_beats(ledger: Ledger) -> None:
+    def beat(name: str, role: str) -> None:
+        ledger.beat(f"{name}/{role}", role=role, host=name, pid=1)
+
+    beat("a", "receive")
+    beat("b", "work")
+    assert not ledger.has_others("receive", "a")
+    beat("b", "receive")
+    assert ledger.has_others("receive", "a")
+    with ledger.engine.begin() as connection:
+        connection.execute(tables.worker.update().values(seen_at=tables.worker.c.seen_at - 61))
+    assert not ledger.has_others("receive", "a")

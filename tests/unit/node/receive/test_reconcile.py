@@ -244,11 +244,28 @@ def test_looking_changes_nothing_and_leaves_the_receiver_alone(
     assert ledger.cases() == []
 
 
-def test_another_disk_is_not_taken_for_a_loss(spool: Spool, ledger: Ledger) -> None:
+def test_beside_another_receiver_what_is_fresh_is_left_to_it(
+    intake: Intake, spool: Spool, ledger: Ledger
+) -> None:
+    for _ in range(2):
+        take_in(intake, make_instance())
+    part = spool.new_part()
+    part.write_bytes(b"half")
+    _forget(ledger)
+    assert _run(spool, ledger, has_company=True) == []
+    assert part.exists()
+    assert ledger.cases() == []
+    assert set(_kinds(spool, ledger)) == {Kind.HALF_WRITTEN, Kind.ADOPTED}
+
+
+@pytest.mark.parametrize("has_company", [False, True])
+def test_another_disk_is_not_taken_for_a_loss(
+    spool: Spool, ledger: Ledger, *, has_company: bool
+) -> None:
     for number in range(21):
         ledger.record_instance(ledgers.instance(f"1.{number}"), model_id=MODEL)
     with pytest.raises(SpoolAbsentError):
-        _run(spool, ledger)
+        _run(spool, ledger, has_company=has_company)
     assert len(ledger.study_instances("1")) == 21
     assert set(_kinds(spool, ledger, is_live=True)) == {Kind.ABSENT}  # an operator's word
     assert ledger.study_instances("1") == []
