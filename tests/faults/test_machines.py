@@ -135,13 +135,13 @@ def _node(site: _Site, machine: Machine, number: int, network: Network, model: P
         },
         options={
             "align": 'registration = "off"',
-            "assemble": "settle_s = 1.0\nquiet_s = 60.0\nreleased_quiet_s = 60.0\npoll_s = 0.1",
+            "assemble": "settle_s = 1.0\nquiet_s = 60.0\nreleased_quiet_s = 60.0\npoll_s = 1.0",
             "delivery": "first_delay_s = 0.2\nlongest_delay_s = 1.0",
             "receive": f"host = '{machine.address}'\nport = 11112",
             "spool": f"path = '{site.spool}'",
             "ledger": f"url = '{site.url}'",
-            "jobs": f"url = '{site.url}'\nworker_name = '{name}'\npoll_s = 0.1\n"
-            f"sweep_s = 0.5\nheartbeat_timeout_s = {_HEARTBEAT_S}",
+            "jobs": f"url = '{site.url}'\nworker_name = '{name}'\npoll_s = 0.5\n"
+            f"sweep_s = 2.0\nheartbeat_timeout_s = {_HEARTBEAT_S}",
         },
         is_warm=True,
     )
@@ -152,7 +152,7 @@ def _node(site: _Site, machine: Machine, number: int, network: Network, model: P
 @contextmanager
 def _built(folder: Path) -> Iterator[_Site]:
     with Network() as network, Postgres(network.address) as postgres:
-        limits = "-cidle_in_transaction_session_timeout=8s"
+        limits = "-cidle_in_transaction_session_timeout=15s"
         url = f"{postgres.fresh_database()}?options={quote(limits)}"
         ledger = Ledger(url)
         archive = Archive(folder / "orthanc")
@@ -219,8 +219,8 @@ def test_a_machine_that_is_lost_loses_and_doubles_nothing(
     site: _Site, strike: Act, heal: Act
 ) -> None:
     victim, other = site.hosts
-    load = site.send(4, victim, other)
-    wait_until(lambda: site.jobs_of(victim), _PATIENCE_S, "the victim to be at work", poll_s=0.01)
+    load = site.send(3, victim, other)
+    wait_until(lambda: site.jobs_of(victim), _PATIENCE_S, "the victim to be at work", poll_s=0.05)
     strike(victim)
     try:
         load.wait()
