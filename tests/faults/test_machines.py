@@ -6,6 +6,7 @@ a real Orthanc are beyond the bridge, and the sender asks one machine after the 
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,14 @@ from tests.nodes import RunningNode
 from tests.small_studies import SmallStudies
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(
+        "NEUROSEG_TEST_MACHINES" not in os.environ,
+        reason="two whole nodes take minutes: set NEUROSEG_TEST_MACHINES",
+    ),
+]
 
 _HEARTBEAT_S = 5.0
 _PATIENCE_S = 300.0
