@@ -89,6 +89,7 @@ fuzz: $(VENV)/.test
 	$(RUN)/python -m tests.fuzz --inputs $(or $(INPUTS),10000) $(if $(DOOR),--door $(DOOR))
 
 faults: $(VENV)/.test tools
+	NEUROSEG_TEST_MACHINES=1 $(RUN)/python -m pytest tests/faults/test_machines.py
 	$(RUN)/python -m tests.faults --record $(if $(KILLS),--kills $(KILLS))
 
 clean:
