@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 something failed, and the output says what; 2 wrong usage 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,10 @@ from node import (
 if TYPE_CHECKING:
     from converters.errors import CodedError
     from node.settings import Settings
+
+# Registration multiplies small matrices by the thousand: threads that share one of them wait for
+# each other, which takes twice the processor and longer. Read when numpy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _DEFAULT_CONFIG = Path("config/node.toml")
 _ROLES = ("receive", "web", "work", "infer")
