@@ -104,11 +104,10 @@ def check_report(
     _require(report.file_meta.MediaStorageSOPInstanceUID == report.SOPInstanceUID, "SOPInstanceUID")
     _require(report.SOPClassUID == Comprehensive3DSRStorage, "SOPClassUID")
     check_origin(report, source)
-    _check_evidence(report, [*([] if segmentation is None else [segmentation]), *inputs])
+    references = [*([] if segmentation is None else [segmentation]), *inputs]
+    _check_evidence(report, references)
     groups = list(_groups(report))
-    evidence = {one.sop_instance_uid for one in inputs} | (
-        set() if segmentation is None else {segmentation.sop_instance_uid}
-    )
+    evidence = {one.sop_instance_uid for one in references}
     _require(evidence >= set(_shown(groups)), "an image that a group refers to")
     uids = [_text(group, _TRACKING_UID) for group in groups]
     _require(len(set(uids)) == len(groups), "tracking UIDs")

@@ -229,18 +229,19 @@ _RETRIEVE: Final = Operation(
     answers=(Answer(what="the work item", media_type=_MEDIA_TYPE),),
     errors=(WorkitemUnknownError,),
 )
+_REFUSALS: Final = (  # of whatever changes a work item
+    WorkitemUnknownError,
+    WorkitemInvalidError,
+    WorkitemConflictError,
+    WorkitemRefusedError,
+)
 _UPDATE: Final = Operation(
     tag="worklist",
     method="POST",
     what="Change what a work item says; one in progress by its Transaction UID in the query.",
     body=_BODY,
     answers=(Answer(what="it is changed", media_type=""),),
-    errors=(
-        WorkitemUnknownError,
-        WorkitemInvalidError,
-        WorkitemConflictError,
-        WorkitemRefusedError,
-    ),
+    errors=_REFUSALS,
 )
 _CHANGE: Final = Operation(
     tag="worklist",
@@ -248,12 +249,7 @@ _CHANGE: Final = Operation(
     what="Claim, complete or cancel a work item.",
     body=_BODY,
     answers=(Answer(what="it is there", media_type=""),),
-    errors=(
-        WorkitemUnknownError,
-        WorkitemInvalidError,
-        WorkitemConflictError,
-        WorkitemRefusedError,
-    ),
+    errors=_REFUSALS,
 )
 _CANCEL: Final = Operation(
     tag="worklist",
@@ -261,10 +257,5 @@ _CANCEL: Final = Operation(
     what="Cancel a work item that nobody has claimed, or ask its performer to.",
     body=_BODY,
     answers=(Answer(what="it is canceled or asked", media_type="", status=HTTPStatus.ACCEPTED),),
-    errors=(
-        WorkitemUnknownError,
-        WorkitemInvalidError,
-        WorkitemConflictError,
-        WorkitemRefusedError,
-    ),
+    errors=_REFUSALS,
 )
