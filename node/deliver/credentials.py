@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
 
+from node import secret_files
 from node.door_errors import SecretAbsentError
 from node.peers import Destination
 
@@ -24,8 +24,7 @@ def secret_of(destination: Destination, value: SecretStr, file: str) -> str:
     if not file:
         return value.get_secret_value()
     try:
-        with Path(file).open(encoding="utf-8") as handle:
-            found = handle.readline(_LENGTH).strip()
+        found = secret_files.read(file, _LENGTH)
     except (OSError, UnicodeDecodeError) as error:
         raise SecretAbsentError(destination=destination.name) from error
     if not found:

@@ -14,11 +14,11 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
 
+from node import secret_files
 from node.errors import NotificationFailedError
 
 _SECRET_BYTES: Final = 4096
@@ -94,8 +94,7 @@ def secret_of(channel: str, value: SecretStr, file: str) -> str:
     if not file:
         return value.get_secret_value()
     try:
-        with Path(file).open(encoding="utf-8") as handle:
-            found = handle.readline(_SECRET_BYTES).strip()
+        found = secret_files.read(file, _SECRET_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise failed(channel, "the file with its secret cannot be read") from error
     if not found:
