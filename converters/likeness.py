@@ -6,8 +6,10 @@ rigid pull, and the joint histogram says how well one intensity predicts the oth
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +30,11 @@ _OUTLIERS: Final = (0.5, 99.5)  # percentiles of the head beyond which intensiti
 _LEAST_OVERLAP: Final = 0.3  # of the samples must lie within the moving volume
 _HALF: Final = 0.5  # of a voxel belongs to it on either side of its centre
 _TINY: Final = 1e-12
+_NOWHERE: Final = BINS * BINS + BINS + 2  # the cell of samples outside
+_CELLS: Final = _NOWHERE + BINS + 2
 
 Array = NDArray[np.float64]
+Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -158,89 +163,92 @@ class Likeness:
     ) -> None:
         rng = np.random.default_rng(seed)
         reach = 2 * np.ceil(_MARGIN_MM / reference.spacing_mm).astype(int) + 1
-        near = ndimage.maximum_filter(reference.is_head, size=tuple(reach))
-        voxels = np.argwhere(near).T.astype(np.float64)
-        voxels = voxels[:, rng.integers(0, voxels.shape[1], count)]
+        near = np.flatnonzero(ndimage.maximum_filter(reference.is_head, size=tuple(reach)))
+        drawn = np.sort(near[rng.integers(0, near.size, count)])  # neighbours lie side by side
+        voxels = np.array(np.unravel_index(drawn, reference.values.shape), np.float64)
         last = np.array(reference.values.shape)[:, np.newaxis] - 1.0
         index = np.clip(voxels + rng.uniform(-_HALF, _HALF, (3, count)), 0.0, last)
         values = ndimage.map_coordinates(reference.values, index, order=1, mode="nearest")
         self._bin, self._share = _split(values)
-        self._from_centre = reference.lps_mm(index) - centre_mm[:, np.newaxis]
+        from_centre = reference.lps_mm(index) - centre_mm[:, np.newaxis]
+        self._from_centre = from_centre.astype(np.float32)
         self._centre_mm, self._moving = centre_mm, moving
         self._to_index = np.linalg.inv(moving.index_to_lps_mm)
 
     def value(self, pull: Array) -> float:
         """Return the mutual information, nats; 0 where the volumes hardly overlap."""
-        index, is_inside = self._look_up(pull)
-        if is_inside.mean() < _LEAST_OVERLAP:
-            return 0.0
-        values, _ = _interpolated(self._moving.values, index[:, is_inside], has_slope=False)
-        joint, _ = self._joint(values, is_inside)
+        index, beyond = self._look_up(pull)
+        values, _ = _interpolated(self._moving.values, index, has_slope=False)
+        joint, _ = self._joint(values, beyond.max(axis=0) <= _HALF)
         return float((joint * _log_ratio(joint)).sum())
 
     def value_and_slope(self, pull: Array) -> tuple[float, Array]:
         """Return the mutual information and its derivative by the pull, nats per mm."""
-        index, is_inside = self._look_up(pull)
-        if is_inside.mean() < _LEAST_OVERLAP:
-            return 0.0, np.zeros(6)
-        values, slopes = _interpolated(self._moving.values, index[:, is_inside], has_slope=True)
+        index, beyond = self._look_up(pull)
+        values, slopes = _interpolated(self._moving.values, index, has_slope=True)
+        is_inside = beyond.max(axis=0) <= _HALF
         joint, cell = self._joint(values, is_inside)
         ratio = _log_ratio(joint)
-        table = np.append(ratio.ravel(), np.zeros(BINS + 2))
-        share = self._share[is_inside]
-        gain = (1 - share) * (table[cell + 1] - table[cell])
-        gain += share * (table[cell + BINS + 1] - table[cell + BINS])
-        last = np.array(self._moving.values.shape)[:, np.newaxis] - 1.0
-        index = index[:, is_inside]
-        slopes[(index <= 0.0) | (index >= last)] = 0.0  # the outer half of the border is even
-        pushes = slopes * (gain / len(gain))
-        return float((joint * ratio).sum()), self._by_pull(pull, pushes, is_inside)
+        gain = np.zeros(_CELLS, np.float32)
+        gain[: ratio.size] = ratio.ravel() / max(int(np.count_nonzero(is_inside)), 1)
+        gain[:-1] = np.diff(gain)
+        near, far = gain.take(cell), gain[BINS:].take(cell)
+        slopes *= near + self._share * (far - near)
+        slopes *= beyond == 0.0  # the outer half of the border is even
+        return float((joint * ratio).sum()), self._by_pull(pull, slopes)
 
-    def _look_up(self, pull: Array) -> tuple[Array, NDArray[np.bool_]]:
+    def _look_up(self, pull: Array) -> tuple[Samples, Samples]:
+        """Return where samples lie in the moving volume, and how far beyond its outer centres."""
         to_index = self._to_index @ pull_matrix(pull, self._centre_mm)
         to_index[:3, 3] += to_index[:3, :3] @ self._centre_mm
-        index = _affine(to_index, self._from_centre)
-        last = np.array(self._moving.values.shape)[:, np.newaxis] - 1.0
-        is_inside = np.all((index >= -_HALF) & (index <= last + _HALF), axis=0)
-        return np.clip(index, 0.0, last, out=index), is_inside
+        index = _affine(to_index.astype(np.float32), self._from_centre)
+        last = np.array(self._moving.values.shape, np.float32)[:, np.newaxis] - 1
+        within = np.clip(index, 0.0, last)
+        return within, np.abs(index - within)
 
-    def _joint(self, values: Array, is_inside: NDArray[np.bool_]) -> tuple[Array, NDArray[np.intp]]:
-        """Return the joint frequencies (reference, moving) and each sample's first cell."""
+    def _joint(
+        self, values: Samples, is_inside: NDArray[np.bool_]
+    ) -> tuple[Array, NDArray[np.intp]]:
+        """Return the joint frequencies (reference, moving) and each sample's first cell.
+
+        Samples outside are put where no gain is; where most are, so are all.
+        """
+        count = int(np.count_nonzero(is_inside))
+        if count < _LEAST_OVERLAP * len(values):
+            count, is_inside = 1, np.zeros_like(is_inside)
         bins, share = _split(values)
-        cell = self._bin[is_inside] * BINS + bins
-        weight = self._share[is_inside]
-        counts = np.zeros(BINS * BINS + BINS + 2)
+        cell = np.where(is_inside, self._bin * BINS + bins, _NOWHERE)
+        both, counts = self._share * share, np.zeros(_CELLS)
         for step, weights in (
-            (0, (1 - weight) * (1 - share)),
-            (1, (1 - weight) * share),
-            (BINS, weight * (1 - share)),
-            (BINS + 1, weight * share),
+            (0, 1 - self._share - share + both),
+            (1, share - both),
+            (BINS, self._share - both),
+            (BINS + 1, both),
         ):
-            counts += np.bincount(cell + step, weights, counts.size)
-        joint = counts[: BINS * BINS].reshape(BINS, BINS) / len(values)
-        return joint, cell
+            counts[step:] += np.bincount(cell, weights, _CELLS)[: _CELLS - step]
+        return counts[: BINS * BINS].reshape(BINS, BINS) / count, cell
 
-    def _by_pull(self, pull: Array, pushes: Array, is_inside: NDArray[np.bool_]) -> Array:
+    def _by_pull(self, pull: Array, pushes: Samples) -> Array:
         """Return what pushes of samples in the moving volume, per index, add up to."""
-        by_index = np.einsum("an,bn->ab", self._from_centre[:, is_inside], pushes)
+        sums = [(self._from_centre * push).sum(axis=1, dtype=np.float64) for push in pushes]
         turn = pull[:3] / ARM_MM
-        moment = Rotation.from_rotvec(turn).as_matrix() @ by_index
+        moment = Rotation.from_rotvec(turn).as_matrix() @ np.transpose(sums)
         moment = moment @ self._to_index[:3, :3]
         skew = moment - moment.T
         torque = np.array([skew[1, 2], skew[2, 0], skew[0, 1]])
-        shift = pushes.sum(axis=1) @ self._to_index[:3, :3]
+        shift = pushes.sum(axis=1, dtype=np.float64) @ self._to_index[:3, :3]
         return np.concatenate([_left_jacobian(turn).T @ torque / ARM_MM, shift])
 
 
-def _affine(matrix: Array, points: Array) -> Array:
+def _affine(matrix: NDArray[Any], points: NDArray[Any]) -> NDArray[Any]:
     """Return (3, n) points mapped, without a matrix library that splits sums over threads."""
     x, y, z = points
     return np.stack([row[0] * x + row[1] * y + row[2] * z + row[3] for row in matrix[:3]])
 
 
-def _split(values: Array) -> tuple[NDArray[np.intp], Array]:
+def _split(values: Samples) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     bins = values.astype(np.intp)
-    return bins, values - bins
+    return bins, (values - bins).astype(np.float32)
 
 
 def _log_ratio(joint: Array) -> Array:
@@ -261,21 +269,28 @@ def _left_jacobian(turn: Array) -> Array:
 
 
 def _interpolated(
-    values: NDArray[np.float32], index: Array, *, has_slope: bool
-) -> tuple[Array, Array]:
+    values: NDArray[np.float32], index: Samples, *, has_slope: bool
+) -> tuple[Samples, Samples]:
     """Return values (n,) between voxel centres and their slopes (3, n) per index."""
-    shape = np.array(values.shape)
-    base = np.minimum(index.astype(np.intp), np.maximum(shape - 2, 0)[:, np.newaxis])
-    (z, y, x), flat = index - base, values.ravel()
-    steps = np.array([shape[1] * shape[2], shape[2], 1]) * (shape > 1)
-    start = base[0] * steps[0] + base[1] * steps[1] + base[2]
-    near, far = ((start, start + steps[1]), (start + steps[0], start + steps[0] + steps[1]))
-    lines = [(flat[at], flat[at + steps[2]]) for at in (*near, *far)]
-    a, b, c, d = (left + x * (right - left) for left, right in lines)
-    front, back = a + y * (b - a), c + y * (d - c)
-    found = np.asarray(front + z * (back - front), dtype=np.float64)
+    start, parts = np.zeros(index.shape[1], np.intp), []
+    steps = [0, 0, 0]
+    for axis, (at, count) in enumerate(zip(index, values.shape, strict=True)):
+        base = np.minimum(at.astype(np.intp), max(count - 2, 0))
+        parts.append(at - base.astype(np.float32))
+        start = start * count + base
+        steps[axis] = math.prod(values.shape[axis + 1 :]) if count > 1 else 0
+    (z, y, x), flat = parts, values.ravel()
+    corners = [sum(step) for step in itertools.product(*((0, step) for step in steps))]
+    at = [flat[corner:].take(start) for corner in corners]
+    along_x = [right - left for left, right in zip(at[::2], at[1::2], strict=True)]
+    a, b, c, d = (left + x * along for left, along in zip(at[::2], along_x, strict=True))
+    front_y, back_y = b - a, d - c
+    front, back = a + y * front_y, c + y * back_y
+    along_z = back - front
+    found = front + z * along_z
     if not has_slope:
-        return found, np.empty((3, 0))
-    along = [right - left for left, right in lines]
-    by_x = (along[0] * (1 - y) + along[1] * y) * (1 - z) + (along[2] * (1 - y) + along[3] * y) * z
-    return found, np.stack([back - front, (b - a) * (1 - z) + (d - c) * z, by_x])
+        return found, np.empty((3, 0), np.float32)
+    p, q, r, s = along_x
+    front_x, back_x = p + y * (q - p), r + y * (s - r)
+    along_y = front_y + z * (back_y - front_y)
+    return found, np.stack([along_z, along_y, front_x + z * (back_x - front_x)])
