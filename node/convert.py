@@ -9,7 +9,9 @@ resampled once. The multi-channel file on the reference grid is for people and o
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -82,7 +84,8 @@ def convert_case(
     }
     for role, volume in volumes.items():
         spool.publish(folder / f"{role}.nii", partial(nifti.write_volume, volume))
-    channels = [_channel(volumes, role, reference) for role in roles]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # sampling needs no GIL
+        channels = list(threads.map(lambda role: _channel(volumes, role, reference), roles))
     spool.publish(folder / CHANNELS, partial(nifti.write_channels, channels))
     found = tuple(motions.values())
     _publish_json(_alignment(found, case.reference_role), folder / _ALIGNMENT, spool)
