@@ -20,6 +20,8 @@ from converters import align
 from converters.volume import Box, Grid, LabelMap, Segment, T, Volume
 
 Rgb: TypeAlias = tuple[int, int, int]
+Drawn: TypeAlias = Sequence[tuple[Rgb, Image.Image]]
+"""Colours of outlines and their opacity, as large as the picture."""
 Vector: TypeAlias = NDArray[np.float64]
 View: TypeAlias = Literal["axial", "coronal", "sagittal"]
 
@@ -217,7 +219,7 @@ class Outlines:
                 part = Volume(intensities=mask, grid=label_map.grid.part(wide), role="mask")
                 self._masks.append((segment, part))
 
-    def within(self, plane: Plane) -> list[tuple[Rgb, Image.Image]]:
+    def within(self, plane: Plane) -> Drawn:
         """Return colour and opacity, as large as the plane, of each segment that it cuts."""
         found = []
         for segment, mask in self._masks:
@@ -274,7 +276,7 @@ def border(mask: Volume, plane: Plane) -> Image.Image:
     return opaque.resize(plane.size[::-1], Image.Resampling.BOX)
 
 
-def overlaid(picture: Image.Image, outlines: Sequence[tuple[Rgb, Image.Image]]) -> Image.Image:
+def overlaid(picture: Image.Image, outlines: Drawn) -> Image.Image:
     """Return a colour picture with outlines drawn over it."""
     drawn = picture.copy()
     for color, opacity in outlines:

@@ -35,6 +35,7 @@ _LEGEND_WIDTH = 264
 _MARK = 16
 _TEXT_WIDTH = 206
 _SMALLEST_ML = 0.05
+_FAST = 2  # a quarter of the default's time for a tenth more bytes
 _PAD = 16
 
 Rgb = tuple[int, int, int]
@@ -76,7 +77,7 @@ def render_preview(volume: Volume, label_map: LabelMap, *, caption: str) -> byte
     picture = _drawn(view, window, label_map.segments)
     page = _page(picture, label_map, caption)
     file = io.BytesIO()
-    page.save(file, "PNG")
+    page.save(file, "PNG", compress_level=_FAST)
     return file.getvalue()
 
 

@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from converters import lettering, page_frame, planes, summary_cover
 from converters.lettering import Pen
-from converters.planes import Head, Outlines, Plane, View
+from converters.planes import Drawn, Head, Outlines, Plane, View
 from converters.summary_cover import Words
 from converters.volume import LabelMap, Role, Volume
 
@@ -88,10 +88,10 @@ def draw_pages(volumes: Sequence[Volume], label_map: LabelMap, words: Words) -> 
     scene = _scene(volumes, label_map, words)
     drawn = [(COVER, "Summary", _cover(scene)), (PLANES, *_three_planes(scene))]
     if not scene.is_empty:
-        points = _levels(label_map)
+        cells = _cells(scene)
         for volume in volumes:
             title = f"Axial slices through the tumour, {sequence(volume.role)}"
-            drawn.append((f"{AXIAL}-{volume.role}", title, _mosaic(scene, volume, points)))
+            drawn.append((f"{AXIAL}-{volume.role}", title, _mosaic(scene, volume, cells)))
     pages = []
     for number, (name, title, page) in enumerate(drawn, start=1):
         if name != COVER:
@@ -154,11 +154,13 @@ def _levels(label_map: LabelMap) -> list[NDArray[np.float64]]:
     return sorted(points, key=lambda point: float(point[2]))
 
 
-def _picture(scene: _Scene, volume: Volume, view: View, plane: Plane) -> Image.Image:
+def _picture(
+    scene: _Scene, volume: Volume, view: View, plane: Plane, outlines: Drawn
+) -> Image.Image:
     """Return a volume in a plane with outlines, and letters for the patient's sides."""
     levels = planes.grey(volume, plane, scene.windows[volume.role])
     shown = ImageOps.colorize(levels, page_frame.PAGE, "white")
-    shown = planes.overlaid(shown, scene.outlines.within(plane))
+    shown = planes.overlaid(shown, outlines)
     pen, size = ImageDraw.Draw(shown), 22 if plane.size[1] > page_frame.SIZE // 3 else 16
     right, low = shown.width - 1, shown.height - 1
     places = (
@@ -179,21 +181,27 @@ def _over_picture(pen: Pen, place: tuple[int, int], text: str, size: int, anchor
     )
 
 
-def _mosaic(scene: _Scene, volume: Volume, points: Sequence[NDArray[np.float64]]) -> Image.Image:
+def _cells(scene: _Scene) -> list[tuple[Plane, Drawn]]:
+    """Return what the mosaics of all sequences have in common: each plane and its outlines."""
     rows, columns = _MOSAIC
     size = (
         (page_frame.SIZE - page_frame.HEAD - page_frame.FOOT - (rows - 1) * _GAP) // rows,
         (page_frame.SIZE - (columns - 1) * _GAP) // columns,
     )
     step_mm = scene.head.step_mm("axial", size, margin_mm=_MARGIN_MM)
+    found = [scene.head.plane("axial", point, size, step_mm) for point in _levels(scene.label_map)]
+    return [(plane, scene.outlines.within(plane)) for plane in found]
+
+
+def _mosaic(scene: _Scene, volume: Volume, cells: Sequence[tuple[Plane, Drawn]]) -> Image.Image:
     page = page_frame.blank()
-    for number, point in enumerate(points):
-        plane = scene.head.plane("axial", point, size, step_mm)
-        cell = _picture(scene, volume, "axial", plane)
+    for number, (plane, outlines) in enumerate(cells):
+        cell = _picture(scene, volume, "axial", plane, outlines)
         _over_picture(ImageDraw.Draw(cell), (6, 5), _height(plane), 15, "la")
-        row, column = divmod(number, columns)
-        page.paste(cell, (column * (size[1] + _GAP), page_frame.HEAD + row * (size[0] + _GAP)))
-    page_frame.foot(page, scene.label_map.segments, step_mm)
+        row, column = divmod(number, _MOSAIC[1])
+        left, top = column * (cell.width + _GAP), row * (cell.height + _GAP)
+        page.paste(cell, (left, page_frame.HEAD + top))
+    page_frame.foot(page, scene.label_map.segments, cells[0][0].step_mm)
     return page
 
 
@@ -218,7 +226,7 @@ def _three_planes(scene: _Scene) -> tuple[str, Image.Image]:
     page = page_frame.blank()
     for number, (volume, view) in enumerate(shown):
         plane = scene.head.plane(view, scene.centre_mm, size, step_mm)
-        cell = _picture(scene, volume, view, plane)
+        cell = _picture(scene, volume, view, plane, scene.outlines.within(plane))
         if not scene.is_empty:
             _tick(cell, plane.pixel(scene.centre_mm))
         row, column = divmod(number, 2)
@@ -251,5 +259,6 @@ def _cover(scene: _Scene) -> Image.Image:
     width, height = summary_cover.PICTURE
     step_mm = scene.head.step_mm("axial", (height, width), margin_mm=_MARGIN_MM)
     plane = scene.head.plane("axial", scene.centre_mm, (height, width), step_mm)
-    picture = _picture(scene, scene.volumes[0], "axial", plane)
+    outlines = scene.outlines.within(plane)
+    picture = _picture(scene, scene.volumes[0], "axial", plane, outlines)
     return summary_cover.draw_cover(picture, step_mm, scene.words, is_empty=scene.is_empty)
