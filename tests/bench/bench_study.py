@@ -2,8 +2,8 @@
 
 Run by hand: ``python -m tests.bench.bench_study``. A whole node with the demonstration model, and
 an Orthanc beside it; generated studies of four series on clinical grids (some 200 images). First
-one at a time: where the seconds go, and the same for a node that skips the network. Then all at
-once: the rate that the node keeps up, for as many studies as are asked for. ``--record`` writes
+one at a time: where the seconds go. Then all at once: the rate that the node keeps up, for as many
+studies as are asked for, and how long its page takes to answer meanwhile. ``--record`` writes
 docs/images/bench-study.svg and its part of docs/performance.md.
 """
 
@@ -14,11 +14,15 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
 
 from converters import phantom
 from node.reading import LedgerReader
@@ -91,6 +95,27 @@ def at_once(node: RunningNode, studies: Sequence[Sequence[Path]], before: int) -
     return 3600.0 * len(studies) / (time.monotonic() - started)
 
 
+@contextmanager
+def visited(node: RunningNode) -> Iterator[list[float]]:
+    """Look at the list of cases four times a second; give the seconds that each answer took."""
+    took: list[float] = []
+    ending = threading.Event()
+
+    def _look() -> None:
+        while not ending.wait(0.25):
+            began = time.monotonic()
+            node.get("/").raise_for_status()
+            took.append(time.monotonic() - began)
+
+    visitor = threading.Thread(target=_look)
+    visitor.start()
+    try:
+        yield took
+    finally:
+        ending.set()
+        visitor.join()
+
+
 def _send(node: RunningNode, files: Sequence[Path]) -> None:
     if set(push(files, node.dicom_port)) != {0}:
         raise RuntimeError("an image was refused")
@@ -122,6 +147,15 @@ def told(
     )
 
 
+def answering(answers_s: Sequence[float]) -> str:
+    """Return how long the page took to answer while studies came in and were worked on."""
+    middle, late, slowest = 1000 * np.percentile(answers_s, [50, 95, 100])
+    return (
+        f"The page with the list of cases answered meanwhile in {middle:.0f} ms (95th percentile "
+        f"{late:.0f}, slowest of {len(answers_s)}: {slowest:.0f})."
+    )
+
+
 def picture(found: Sequence[dict[str, float]]) -> str:
     """Return an SVG with a bar of the steps for each study."""
     most = max(sum(one.values()) for one in found)
@@ -147,13 +181,15 @@ def main() -> None:
                 single = 1 + arguments.single
                 found = one_by_one(node, studies[:single])[1:]  # the first loads tables
                 before = cpu_s(node)
-                rate = at_once(node, studies[single:], single)
+                with visited(node) as answers_s:
+                    rate = at_once(node, studies[single:], single)
                 spent_s = {
                     role: (seconds - before[role]) / arguments.many
                     for role, seconds in cpu_s(node).items()
                 }
                 kept = kept_mb(node, len(studies))
     text = told(found, spent_s, rate, arguments.many, len(studies[0]), kept)
+    text = f"{text}\n\n{answering(answers_s)}"
     sys.stdout.write(f"{text}\n")
     if arguments.record:
         comparison.put(_PAGE, "study", text)
