@@ -109,9 +109,13 @@ def serve(config: Path | None, role: str | None, *, check_config: bool) -> None:
     if role is None:
         Gate.load(settings.web)  # better no node than one that lets everybody in
         manifest.load(settings.model.folder)  # better no node than one that restarts for ever
-        infer = supervise.infer_environments(settings.model.device, settings.jobs.worker_name)
+        name = settings.jobs.worker_name
+        several = {
+            "infer": supervise.infer_environments(settings.model.device, name),
+            "receive": supervise.receive_environments(settings.receive.processes, name),
+        }
         supervise.run_until_signal(
-            supervise.Supervisor(supervise.ROLES, config, environments={"infer": infer})
+            supervise.Supervisor(supervise.ROLES, config, environments=several)
         )
         return
     from node import app

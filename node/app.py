@@ -102,28 +102,27 @@ def _beating(
 
 def run_receive(settings: Settings) -> None:
     """Receive instances until told to stop."""
+    from node.receive.company import company
     from node.receive.reconcile import Reconciliation
     from node.receive.scp import StorageScp
 
     stopping = _stop_signal()
     tls = _dimse_tls(settings.receive.tls)
     spool, ledger, manifest = open_stores(settings)
-    Reconciliation(
-        spool,
-        ledger,
-        model_id=manifest.model_id,
-        limit_bytes=settings.receive.max_instance_bytes,
-        has_company=ledger.has_others("receive", settings.jobs.worker_name),
-    ).run()
-    scp = StorageScp(
-        settings.receive, spool=spool, ledger=ledger, model_id=manifest.model_id, tls=tls
-    )
-    scp.start()
-    tickers = _certificates(tls)
-    beat = _beating(ledger, settings, "receive", {"port": scp.port})
-    logs.get().info("role.started", port=scp.port, address=settings.receive.host)
-    stopping.wait()
-    scp.stop()
+    model_id, receive = manifest.model_id, settings.receive
+    limit = receive.max_instance_bytes
+    with company(spool, ledger, settings.jobs.worker_name) as others:
+        Reconciliation(
+            spool, ledger, model_id=model_id, limit_bytes=limit, has_company=others.is_there
+        ).run()
+        others.let_in()
+        scp = StorageScp(receive, spool=spool, ledger=ledger, model_id=model_id, tls=tls)
+        scp.start()
+        tickers = _certificates(tls)
+        beat = _beating(ledger, settings, "receive", {"port": scp.port})
+        logs.get().info("role.started", port=scp.port, address=receive.host)
+        stopping.wait()
+        scp.stop()
     for ticker in (*tickers, beat):
         ticker.stop()
     ledger.close()

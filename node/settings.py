@@ -55,7 +55,10 @@ class DimseTls(Branch):
 
 
 class Receive(Branch):
-    """The C-STORE door; `calling_addresses` are networks or addresses that may connect."""
+    """The C-STORE door; `calling_addresses` are networks or addresses that may connect.
+
+    Limits of associations are those of one process; `processes` share the port.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 11112
@@ -63,6 +66,7 @@ class Receive(Branch):
     check_called_ae_title: bool = False
     calling_ae_titles: tuple[AeTitle, ...] = ()
     calling_addresses: tuple[str, ...] = ()
+    processes: int = Field(default=1, ge=1, le=16)
     max_associations: int = Field(default=20, ge=1)
     max_associations_per_address: int = Field(default=0, ge=0)
     associations_per_minute: int = Field(default=0, ge=0)

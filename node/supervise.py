@@ -194,6 +194,12 @@ def infer_environments(
     ]
 
 
+def receive_environments(count: int, worker_name: str) -> list[dict[str, str]]:
+    """Return what several receive processes find in their environment: a worker's name for each."""
+    names = [f"{worker_name}.receive{place}" for place in range(count)]
+    return [{"NEUROSEG_JOBS__WORKER_NAME": name} for name in names] if count > 1 else []
+
+
 def run_until_signal(supervisor: Supervisor) -> None:
     """Run the roles until SIGTERM or SIGINT, then drain them."""
 

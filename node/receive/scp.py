@@ -110,9 +110,10 @@ class _Server(AssociationServer):
         intake: Intake,
         admission: Admission,
         *,
-        networks: Networks,
+        receive: settings.Receive,
         tls: ServerTls | None,
     ) -> None:
+        self._is_shared = receive.processes > 1
         super().__init__(
             ae,
             address,
@@ -121,7 +122,15 @@ class _Server(AssociationServer):
             request_handler=_RequestHandler,
         )
         self.intake, self.admission, self.tls = intake, admission, tls
-        self._networks = networks
+        self._networks: Networks = [
+            ipaddress.ip_network(one, strict=False) for one in receive.calling_addresses
+        ]
+
+    def server_bind(self) -> None:
+        """Take the port; where processes share it, the kernel deals out the connections."""
+        if self._is_shared and self.socket is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
 
     @property
     def associations(self) -> list[StoreAssociation]:
@@ -231,12 +240,11 @@ class StorageScp:
         if self._tls is not None:
             doors.append((receive.tls.host, receive.tls.port, self._tls))
         entity = self._entity()  # one for both: they share the limit of associations
-        networks = [ipaddress.ip_network(one, strict=False) for one in receive.calling_addresses]
         admission = Admission(receive, self._intake)  # of both, too
         for host, port, tls in doors:
             try:
                 server = _Server(
-                    entity, (host, port), self._intake, admission, networks=networks, tls=tls
+                    entity, (host, port), self._intake, admission, receive=receive, tls=tls
                 )
             except OSError as error:
                 self._close()

@@ -2,8 +2,8 @@
 
 ``python -m tests.bench receive``. Both receivers get the same files from the same number of
 ``storescu`` processes in turn, on a file system in memory where there is one: what a sync costs is
-the disk's. Ours syncs
-every instance and commits its row before it answers, storescp only writes. All run with
+the disk's. Ours syncs every
+instance and commits its row before it answers, storescp only writes. All run with
 ``TCP_NODELAY=1``, without which storescp waits 40 ms for each instance's delayed acknowledgement.
 """
 
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +32,12 @@ from node.ledger import Ledger
 from node.receive.scp import StorageScp
 from node.spool import Spool
 from tests.bench.comparison import Comparison
+from tests.peers import free_port
 
 _PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else None
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PDU = "131072"
+_PROCESSES = 2
 _ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 
 
@@ -70,11 +72,11 @@ def write_instances(folder: Path, count: int, rows: int) -> list[Path]:
     return files
 
 
-def serve(folder: Path) -> None:
+def serve(folder: Path, port: int) -> None:
     """Receive into a folder until killed; print the port."""
     logs.configure(level="WARNING", role="receive")
     scp = StorageScp(
-        settings.Receive(port=0),
+        settings.Receive(port=port, processes=_PROCESSES if port else 1),
         spool=Spool(folder),
         ledger=Ledger(f"sqlite:///{folder / 'ledger.sqlite'}"),
         model_id="bench@1",
@@ -86,24 +88,31 @@ def serve(folder: Path) -> None:
 
 
 @contextmanager
-def _ours(folder: Path) -> Iterator[tuple[int, int]]:
+def _ours(folder: Path, port: int = 0) -> Iterator[tuple[int, list[int]]]:
     command = [sys.executable, "-m", "tests.bench.bench_receive", "--serve", str(folder)]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*command, "--port", str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        yield int(process.stdout.readline()), process.pid
+        yield int(process.stdout.readline()), [process.pid]
         process.kill()
 
 
 @contextmanager
-def _dcmtk(folder: Path) -> Iterator[tuple[int, int]]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+def _several(folder: Path) -> Iterator[tuple[int, list[int]]]:
+    port = free_port()
+    with ExitStack() as stack:
+        started = [stack.enter_context(_ours(folder, port)) for _ in range(_PROCESSES)]
+        yield port, [pid for _, pids in started for pid in pids]
+
+
+@contextmanager
+def _dcmtk(folder: Path) -> Iterator[tuple[int, list[int]]]:
+    port = free_port()
     options = ["--fork", "-pdu", _PDU, "-od", str(folder)]
     with subprocess.Popen(["storescp", *options, str(port)], env=_ENVIRONMENT) as process:
         _wait_for(port)
-        yield port, process.pid
+        yield port, [process.pid]
         process.kill()
 
 
@@ -118,23 +127,26 @@ def _wait_for(port: int) -> None:
     raise TimeoutError("storescp does not listen")
 
 
-def _cpu_s(pid: int) -> float:
-    """Return user and system seconds of a process and of its children that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return sum(int(field) for field in fields[11:15]) / _TICKS
+def _cpu_s(pids: Sequence[int]) -> float:
+    """Return user and system seconds of processes and of their children that have ended."""
+    stats = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in pids]
+    return sum(int(field) for fields in stats for field in fields[11:15]) / _TICKS
 
 
-def _peak_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+def _peak_mb(pids: Sequence[int]) -> float:
+    """Return the most memory that one of the processes has held."""
+    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return max(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+_RECEIVERS = {"ours": _ours, "several": _several, "storescp": _dcmtk}
 
 
 def measure(name: str, files: Sequence[Path], senders: int) -> Measured:
     """Send all files to a fresh receiver through so many associations at once."""
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=_PLACE))
-    receiver = _ours if name == "ours" else _dcmtk
-    with receiver(folder) as (port, pid):
-        before, started = _cpu_s(pid), time.perf_counter()
+    with _RECEIVERS[name](folder) as (port, pids):
+        before, started = _cpu_s(pids), time.perf_counter()
         command = ["storescu", "-R", "-pdu", _PDU, "--max-send-pdu", _PDU]
         running = [
             subprocess.Popen(
@@ -148,8 +160,8 @@ def measure(name: str, files: Sequence[Path], senders: int) -> Measured:
         time.sleep(0.3)  # for the children of storescp to be waited for
         measured = Measured(
             instances_per_s=len(files) / seconds,
-            cpu_ms=1e3 * (_cpu_s(pid) - before) / len(files),
-            peak_mb=_peak_mb(pid),
+            cpu_ms=1e3 * (_cpu_s(pids) - before) / len(files),
+            peak_mb=_peak_mb(pids),
         )
     assert not any(codes), "a sender failed"
     shutil.rmtree(folder)
@@ -162,23 +174,23 @@ def compare(rounds: int) -> list[Comparison]:
     for rows, count in ((256, 300), (512, 120)):
         source = Path(tempfile.mkdtemp(prefix="bench-source-", dir=_PLACE))
         files = write_instances(source, count, rows)
-        for senders in (1, 4):
+        for senders, name in ((1, "ours"), (4, "ours"), (4, "several")):
             ours, theirs = [], []
             for _ in range(rounds):
-                ours.append(measure("ours", files, senders))
+                ours.append(measure(name, files, senders))
                 theirs.append(measure("storescp", files, senders))
-            found.append(_comparison(rows, senders, ours, theirs))
+            label = f"{rows * rows * 2 // 1000} KB, {senders} association{'s' * (senders > 1)}"
+            label += f", {_PROCESSES} processes" * (name == "several")
+            found.append(_comparison(label, ours, theirs))
         shutil.rmtree(source)
     return found
 
 
-def _comparison(
-    rows: int, senders: int, ours: Sequence[Measured], theirs: Sequence[Measured]
-) -> Comparison:
+def _comparison(name: str, ours: Sequence[Measured], theirs: Sequence[Measured]) -> Comparison:
     cpu = [statistics.median(one.cpu_ms for one in many) for many in (ours, theirs)]
     peak_mb = max(one.peak_mb for one in ours)
     return Comparison(
-        name=f"{rows * rows * 2 // 1000} KB, {senders} association{'s' * (senders > 1)}",
+        name=name,
         unit="instances/s",
         peer="storescp",
         ours=[one.instances_per_s for one in ours],
@@ -192,7 +204,9 @@ def main() -> None:
     """Receive into a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--serve", type=Path, required=True)
-    serve(parser.parse_args().serve)
+    parser.add_argument("--port", type=int, default=0, help="a port that several share")
+    arguments = parser.parse_args()
+    serve(arguments.serve, arguments.port)
 
 
 if __name__ == "__main__":
