@@ -69,6 +69,7 @@ bench: $(VENV)/.test tools
 	@$(INSTALL) --editable '.[bench]'
 	$(RUN)/python -m tests.bench $(if $(RECORD),--record) $(if $(GUARD),--guard)
 	$(RUN)/python -m tests.bench.bench_study $(if $(RECORD),--record)
+	$(RUN)/python -m tests.bench.bench_start $(if $(RECORD),--record)
 	$(RUN)/python -m tests.bench.bench_scaling
 	$(RUN)/python -m tests.bench.bench_ledger
 	$(RUN)/python -m tests.bench.bench_register
