@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -37,7 +38,7 @@ Array = NDArray[np.float64]
 Samples = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Copy:
     """A small copy of a volume.
 
@@ -63,6 +64,12 @@ class Copy:
     def lps_mm(self, index: Array) -> Array:
         """Return LPS positions (3, n) of indices (3, n)."""
         return _affine(self.index_to_lps_mm, index)
+
+    @cached_property
+    def near_head(self) -> NDArray[np.intp]:
+        """Flat indices of the voxels in the head and near it."""
+        reach = 2 * np.ceil(_MARGIN_MM / self.spacing_mm).astype(int) + 1
+        return np.flatnonzero(ndimage.maximum_filter(self.is_head, size=tuple(reach)))
 
     @property
     def centre_mm(self) -> Array:
@@ -162,8 +169,7 @@ class Likeness:
         self, reference: Copy, moving: Copy, centre_mm: Array, *, count: int, seed: int
     ) -> None:
         rng = np.random.default_rng(seed)
-        reach = 2 * np.ceil(_MARGIN_MM / reference.spacing_mm).astype(int) + 1
-        near = np.flatnonzero(ndimage.maximum_filter(reference.is_head, size=tuple(reach)))
+        near = reference.near_head
         drawn = np.sort(near[rng.integers(0, near.size, count)])  # neighbours lie side by side
         voxels = np.array(np.unravel_index(drawn, reference.values.shape), np.float64)
         last = np.array(reference.values.shape)[:, np.newaxis] - 1.0
