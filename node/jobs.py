@@ -34,7 +34,7 @@ from dbos import (
     WorkflowStatus,
 )
 
-from node import logs, tables
+from node import database, logs
 from node.cases import Priority, Stage
 from node.errors import ConfigError
 from node.ledger import Ledger
@@ -173,7 +173,7 @@ def lasting(url: str) -> str:
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return url
-    limits = {name: str(value) for name, value in tables.LOST_SERVER.items()}
+    limits = {name: str(value) for name, value in database.LOST_SERVER.items()}
     return parsed.set(query={**limits, **parsed.query}).render_as_string(hide_password=False)
 
 

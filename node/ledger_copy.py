@@ -8,7 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from node import tables
+from node import database, tables
 from node.errors import LedgerBusyError, LedgerOccupiedError
 
 _OWN: Final = {tables.meta, tables.alembic_version, tables.worker}
@@ -28,7 +28,7 @@ def copy(
     Parameters
     ----------
     source, target : Engine
-        As `node.tables.open_engine` opens them: both are of this version of the schema.
+        As `node.database.open_engine` opens them: both are of this version of the schema.
     patience_s : float
         A process that has said for so long nothing is dead.
     told : callable
@@ -42,7 +42,7 @@ def copy(
         The target holds something already.
     """
     total = 0
-    with tables.reading(source) as theirs, target.begin() as ours:
+    with database.reading(source) as theirs, target.begin() as ours:
         _check_idle(theirs, source, patience_s)
         wanted = [table for table in tables.metadata.sorted_tables if table not in _OWN]
         for table in wanted:
@@ -57,7 +57,7 @@ def copy(
 
 def _check_idle(connection: Connection, engine: Engine, patience_s: float) -> None:
     worker = tables.worker
-    age_s = tables.database_clock(engine) - worker.c.seen_at
+    age_s = database.clock(engine) - worker.c.seen_at
     alive = connection.execute(sa.select(worker.c.role).where(age_s < patience_s)).scalars()
     if roles := sorted({str(role) for role in alive}):
         raise LedgerBusyError(roles=", ".join(roles))

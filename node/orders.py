@@ -10,7 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from node import tables
+from node import database, tables
 from node.door_errors import OrderKeyReusedError
 
 _order, _haste = tables.operator_order, tables.haste
@@ -37,7 +37,7 @@ class OrderBook:
         OrderKeyReusedError
             Another order has the key.
         """
-        now = tables.database_clock(self._engine)
+        now = database.clock(self._engine)
         with self._engine.begin() as connection:
             connection.execute(_order.delete().where(_order.c.ordered_at < now - _KEPT_S))
             known = connection.execute(
@@ -63,7 +63,7 @@ class OrderBook:
 
     def hasty(self) -> list[str]:
         """Return the cases that haste is wanted of."""
-        with tables.reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             return list(connection.execute(sa.select(_haste.c.case_id)).scalars())
 
     def hastened(self, case_id: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, Row
 
-from node import rows, tables
+from node import database, rows, tables
 from node.cases import Event
 
 _told, _send = tables.notification, tables.notification_send
@@ -82,10 +82,10 @@ class Outbox:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._clock = tables.database_clock(engine)
+        self._clock = database.clock(engine)
 
     def _reading(self) -> AbstractContextManager[Connection]:
-        return tables.reading(self._engine)
+        return database.reading(self._engine)
 
     def route(
         self, channels: Collection[str], events: Collection[Event], *, digest_s: float = 0.0

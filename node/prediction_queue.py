@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from node import tables
+from node import database, tables
 from node.errors import PredictionQueueFullError, PredictionUnknownError
 from node.prediction_rows import (
     OPEN,
@@ -49,10 +49,10 @@ class PredictionQueue:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.pulses = Pulses(engine)
-        self._clock = tables.database_clock(engine)
+        self._clock = database.clock(engine)
 
     def _reading(self) -> AbstractContextManager[Connection]:
-        return tables.reading(self._engine)
+        return database.reading(self._engine)
 
     # -- the web role ------------------------------------------------------------------------
 

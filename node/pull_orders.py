@@ -20,7 +20,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from node import rows, tables
+from node import database, rows, tables
 from node.door_errors import PullBusyError, PullUnknownError
 
 BEAT_S: Final = 1.0
@@ -114,13 +114,13 @@ class PullOrders:
 
     def __init__(self, engine: Engine, *, timeout_s: float = 60.0) -> None:
         self._engine = engine
-        self._clock = tables.database_clock(engine)
+        self._clock = database.clock(engine)
         self._timeout_s = timeout_s
 
     def find(self, study_instance_uid: str) -> PullRow | None:
         """Return the pull of a study, None where nobody has asked for one."""
         query = sa.select(_row).where(_row.c.study_instance_uid == study_instance_uid)
-        with tables.reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             found = connection.execute(query).first()
         return None if found is None else _pull_row(found)
 
@@ -212,7 +212,7 @@ class PullOrders:
     def has_due(self, executor_id: str) -> bool:
         """Say whether `take` may find something; takes no lock."""
         query = sa.select(_row.c.study_instance_uid).where(self._may_go(executor_id))
-        with tables.reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             return connection.execute(query.limit(1)).first() is not None
 
     def _may_go(self, executor_id: str) -> sa.ColumnElement[bool]:

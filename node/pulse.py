@@ -12,7 +12,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from node import tables
+from node import database, tables
 
 
 class Pulses:
@@ -34,7 +34,7 @@ class Pulses:
         """Return the processes whose beat was seen to change, or first seen, within so long."""
         table = tables.worker
         query = sa.select(table.c.executor_id, table.c.seen_at)
-        with tables.reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             beats = {row.executor_id: float(row.seen_at) for row in connection.execute(query)}
         now = self._clock()
         self._seen = {name: self._changed(name, beat, now) for name, beat in beats.items()}

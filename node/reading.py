@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, Engine, Row
 
 from converters.sequences import SeriesKey
 from converters.volume import Role
-from node import rows, tables
+from node import database, rows, tables
 from node.cases import (
     FINAL,
     AssembledCase,
@@ -53,8 +53,8 @@ class LedgerReader:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = tables.open_engine(url)
-        self._clock = tables.database_clock(self._engine)
+        self._engine = database.open_engine(url)
+        self._clock = database.clock(self._engine)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -66,7 +66,7 @@ class LedgerReader:
         return self._engine
 
     def _reading(self) -> AbstractContextManager[Connection]:
-        return tables.reading(self._engine)
+        return database.reading(self._engine)
 
     def digest_of(self, sop_instance_uid: str) -> str | None:
         """Return the digest of a stored instance, None when there is none."""

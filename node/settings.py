@@ -55,10 +55,7 @@ class DimseTls(Branch):
 
 
 class Receive(Branch):
-    """The C-STORE door; `calling_addresses` are networks or addresses that may connect.
-
-    Limits of associations are those of one process; `processes` share the port.
-    """
+    """The C-STORE door; limits of associations are those of each of its `processes`."""
 
     host: str = "127.0.0.1"
     port: Port = 11112

@@ -96,9 +96,9 @@ def copy_ledger(settings: Settings, url: str) -> None:
 
     Then set [ledger] url and [jobs] url to the new one and start: cases under way go on.
     """
-    from node import ledger_copy, tables
+    from node import database, ledger_copy
 
-    source, target = tables.open_engine(settings.ledger_url), tables.open_engine(url)
+    source, target = database.open_engine(settings.ledger_url), database.open_engine(url)
 
     def _told(table: str, count: int) -> None:
         if count:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from node import tables
+from node import database, tables
 from node.cases import CaseState
 from node.reading import LedgerReader
 
@@ -68,7 +68,7 @@ class Tallies:
 
 def read(ledger: LedgerReader) -> Tallies:
     """Return what the ledger adds up to now, in one transaction."""
-    with tables.reading(ledger.engine) as connection:
+    with database.reading(ledger.engine) as connection:
 
         def counted(table: sa.Table, *columns: str, where: Any = True) -> dict[Any, int]:  # noqa: ANN401
             named = [table.c[one] for one in columns]

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from node import tables, worksteps
+from node import database, tables, worksteps
 from node.work_errors import WorkitemExistsError, WorkitemUnknownError
 from node.worksteps import Item, StepState
 
@@ -42,7 +42,7 @@ class Worklist:
 
     def __init__(self, engine: Engine, *, is_mirror: bool = False) -> None:
         self._engine, self._is_mirror = engine, is_mirror
-        self._clock = tables.database_clock(engine)
+        self._clock = database.clock(engine)
 
     def create(self, uid: str, content: Item) -> None:
         """Add a work item.
@@ -77,7 +77,7 @@ class Worklist:
         WorkitemUnknownError
             There is none.
         """
-        with tables.reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             return self._found(connection, _row.c.uid == uid)
 
     def search(
@@ -88,7 +88,7 @@ class Worklist:
         query = query.order_by(_row.c.created_at, _row.c.uid)
         if worksteps.STATE in keys:
             query = query.where(_row.c.state == keys[worksteps.STATE])
-        with tables.reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             rows = [_workitem(row) for row in connection.execute(query)]
         found = [row for row in rows if _meets(row.content, keys)]
         return found[offset : offset + limit]
@@ -165,7 +165,7 @@ class Worklist:
             _row.c.performer == performer,
             _row.c.state == StepState.IN_PROGRESS.value,
         )
-        with tables.reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             return [_workitem(row) for row in connection.execute(query)]
 
     def drop(self, uid: str) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from node import tables
+from node import database, tables
 from node.cases import CaseState
 from node.demo.archive import DemoArchive
 from node.ledger import Ledger
@@ -101,7 +101,7 @@ class _Site:
             wait_until(lambda: self._done() == count, _PATIENCE_S, "all to be delivered", poll_s=1)
             times = tables.attempt.c
             query = sa.select(sa.func.min(times.started_at), sa.func.max(times.ended_at))
-            with tables.reading(self._ledger.engine) as connection:
+            with database.reading(self._ledger.engine) as connection:
                 first, last = connection.execute(query).one()
             return float(last - first)
 

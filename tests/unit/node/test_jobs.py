@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from node import jobs, tables
+from node import database, jobs
 from node.cases import Priority, Stage
 from node.errors import ConfigError
 from node.jobs import Job, Jobs, Worker
@@ -203,7 +203,7 @@ def test_two_workers_of_one_name_are_refused(url: str, folder: Path, worker: Wor
 def test_a_connection_of_the_engine_gives_up_a_server_that_is_gone(postgres: Postgres) -> None:
     with psycopg.connect(jobs.lasting(postgres.url("postgres"))) as connection:
         told = connection.info.get_parameters()
-    assert {name: int(told[name]) for name in tables.LOST_SERVER} == tables.LOST_SERVER
+    assert {name: int(told[name]) for name in database.LOST_SERVER} == database.LOST_SERVER
     own = f"{postgres.url('postgres')}?tcp_user_timeout=1000"  # its owner's word comes first
     with psycopg.connect(jobs.lasting(own)) as connection:
         assert connection.info.get_parameters()["tcp_user_timeout"] == "1000"

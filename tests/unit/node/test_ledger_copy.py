@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from node import ledger_copy, tables
+from node import database, ledger_copy, tables
 from node.cases import CaseState, Stage
 from node.errors import LedgerBusyError, LedgerOccupiedError
 from node.ledger import Ledger
@@ -29,7 +29,7 @@ def source(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def _counts(ledger: Ledger) -> dict[str, int]:
-    with tables.reading(ledger.engine) as connection:
+    with database.reading(ledger.engine) as connection:
         return {
             table.name: connection.execute(
                 sa.select(sa.func.count()).select_from(table)
