@@ -139,7 +139,7 @@ class PeerRefusedError(NodeError):
     """A final no; lack of resources (A7xx, HTTP 429 and 5xx) is `PeerUnavailableError` instead."""
 
     code = "PEER_REFUSED"
-    sentence = "{destination} refused the object with status {status}"
+    sentence = "{destination} refused with status {status}"
     advice = "Check the destination's log and its rules for this node's AE title."
 
 

@@ -17,6 +17,8 @@ from starlette.routing import BaseRoute, Route
 from converters.errors import CodedError
 from node.access import is_loopback
 from node.cases import FINAL, WORKING, CaseState
+from node.deliver import asking
+from node.deliver.asking import Answer
 from node.prediction_queue import PredictionQueue
 from node.settings import Receive
 from node.web import api, cards, formats, health, leafing, machine, query, views
@@ -124,10 +126,15 @@ class Pages:
             may_act=request.state.principal.role.may("POST", request.url.path),
         )
 
-    def system(self, _: Request) -> Response:
-        """Answer the page of the node itself."""
+    def system(self, request: Request, answer: Answer | None = None) -> Response:
+        """Answer the page of the node itself, with what a destination has just answered."""
         return self._render(
-            "system.html", system=machine.read(self._sources), predictions=self._queue.open_rows()
+            "system.html",
+            system=machine.read(self._sources),
+            predictions=self._queue.open_rows(),
+            answer=answer,
+            answers=asking.ANSWERS,
+            may_act=request.state.principal.role.may("POST", "/destinations"),
         )
 
     def models(self, request: Request) -> Response:
