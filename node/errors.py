@@ -275,7 +275,7 @@ class CaseNotHeldError(NodeError):
 class ResultHeldError(NodeError):
     code = "RESULT_HELD"
     sentence = "the result is held back because of {codes}"
-    advice = "Look at it, then `neuroseg cases release` to deliver it, or cancel the case."
+    advice = "Look at it, then release it (`neuroseg cases release`) or cancel the case."
 
 
 class JobCrashedError(NodeError):

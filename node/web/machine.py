@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -72,7 +73,7 @@ def read(sources: Sources) -> SystemView:
     counts = ledger.counts()
     timeout_s = settings.jobs.heartbeat_timeout_s
     last = ledger.last_deliveries(per_case=False)
-    open_ones = ledger.last_deliveries(per_case=True)
+    to_repeat = retry_counts(sources)
     return SystemView(
         status=state.status,
         missing=state.missing,
@@ -84,8 +85,17 @@ def read(sources: Sources) -> SystemView:
             quota_bytes=spool.quota_bytes,
         ),
         queue={one.value: counts[one] for one in (CaseState.RECEIVING, *WORKING, CaseState.HELD)},
-        destinations=tuple(_destination(one, last, open_ones) for one in settings.destinations),
+        destinations=tuple(
+            _destination(one, last, to_repeat[one.name]) for one in settings.destinations
+        ),
     )
+
+
+def retry_counts(sources: Sources) -> dict[str, int]:
+    """Return of each destination how many cases will be tried again."""
+    open_ones = sources.ledger.last_deliveries(per_case=True)
+    refused = Counter(row.destination for row in open_ones if row.outcome == "retry")
+    return {one.name: refused[one.name] for one in sources.settings.destinations}
 
 
 def _process(row: WorkerRow, timeout_s: float) -> ProcessView:
@@ -101,16 +111,13 @@ def _process(row: WorkerRow, timeout_s: float) -> ProcessView:
     )
 
 
-def _destination(
-    one: Destination, last: Sequence[AttemptRow], open_ones: Sequence[AttemptRow]
-) -> DestinationView:
+def _destination(one: Destination, last: Sequence[AttemptRow], retry_count: int) -> DestinationView:
     tried = next((row for row in last if row.destination == one.name), None)
-    waiting = [row for row in open_ones if row.destination == one.name and row.outcome == "retry"]
     return DestinationView(
         name=one.name,
         transport=one.transport.value,
         address=_address(one),
-        retry_count=len(waiting),
+        retry_count=retry_count,
         last_at=None if tried is None else tried.ended_at or tried.started_at,
         last_outcome=None if tried is None else tried.outcome or "running",
         code=None if tried is None else tried.code,

@@ -152,7 +152,7 @@ def test_a_destination_is_asked_whether_it_is_there(tmp_path: Path, page: Page) 
         wait_until(lambda: _listens(port), 20.0, "storescp")
         page.open(f"{found}/system")
         page.value("window.isSame = true")
-        page.value("document.querySelector('.echo button').focus()")
+        page.value("document.querySelector('form.echo button').focus()")
         _enter(page)
         _until_it_says(page, "yes answers C-ECHO")
         made.beat("work")  # which the page shows, and what was answered stays

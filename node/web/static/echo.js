@@ -25,7 +25,7 @@ async function ask(form) {
 }
 
 document.addEventListener("submit", (event) => {
-  if (event.target.matches(".echo form")) {
+  if (event.target.matches("form.echo")) {
     event.preventDefault();
     if (!event.target.hasAttribute("aria-busy")) {
       ask(event.target);
