@@ -16,6 +16,7 @@ import click
 
 from node import (
     case_commands,
+    listing,
     model_commands,
     notify_commands,
     pull_commands,
@@ -57,7 +58,7 @@ def _settings(config: Path | None) -> Settings:
     return settings.load(config)
 
 
-class _Group(click.Group):
+class _Group(listing.Commands):
     """Shows our errors with their code and advice instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> object:
@@ -136,7 +137,6 @@ def doctor(config: Path | None, *, as_json: bool) -> None:
     """Check disk, databases, model, ports and every destination."""
     from dataclasses import asdict
 
-    from node import listing
     from node.doctor import checks
 
     findings = checks(_settings(config), config)
@@ -158,7 +158,6 @@ def echo(config: Path | None, names: tuple[str, ...], *, as_json: bool) -> None:
     """Ask the destinations NAMES (default: all) whether they answer."""
     from dataclasses import asdict
 
-    from node import listing
     from node.deliver.asking import ask
 
     settings = _settings(config)

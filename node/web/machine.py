@@ -9,6 +9,7 @@ from datetime import datetime
 
 from node.cases import WORKING, CaseState, Transport
 from node.peers import Destination
+from node.prediction_queue import PredictionQueue
 from node.rows import AttemptRow, WorkerRow
 from node.web import health
 from node.web.views import Sources
@@ -56,13 +57,17 @@ class DestinationView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemView:
-    """How the node stands; `queue` are the cases that wait or are worked on, by state."""
+    """How the node stands; `queue` are the cases that wait or are worked on, by state.
+
+    `uploaded_files` are those that wait for their prediction or are computed.
+    """
 
     status: str
     missing: tuple[str, ...]
     processes: tuple[ProcessView, ...]
     disk: DiskView
     queue: dict[str, int]
+    uploaded_files: int
     destinations: tuple[DestinationView, ...]
 
 
@@ -85,6 +90,7 @@ def read(sources: Sources) -> SystemView:
             quota_bytes=spool.quota_bytes,
         ),
         queue={one.value: counts[one] for one in (CaseState.RECEIVING, *WORKING, CaseState.HELD)},
+        uploaded_files=len(PredictionQueue(ledger.engine).open_rows()),
         destinations=tuple(
             _destination(one, last, to_repeat[one.name]) for one in settings.destinations
         ),

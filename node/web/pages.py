@@ -114,14 +114,12 @@ class Pages:
 
     def case(self, request: Request) -> Response:
         """Answer the page of one case."""
-        ledger = self._sources.ledger
-        row = ledger.case(query.case_id_of(request))
+        row = self._sources.ledger.case(query.case_id_of(request))
         case = views.case_view(self._sources, row, now=datetime.now(UTC))
         return self._render(
             "case.html",
             case=case,
             leafed=case.slices and leafing.opened(case.slices, request.query_params),
-            earlier=ledger.earlier_revisions(row),
             is_final=row.state in FINAL,
             may_act=request.state.principal.role.may("POST", request.url.path),
         )
@@ -131,7 +129,6 @@ class Pages:
         return self._render(
             "system.html",
             system=machine.read(self._sources),
-            predictions=self._queue.open_rows(),
             answer=answer,
             answers=asking.ANSWERS,
             may_act=request.state.principal.role.may("POST", "/destinations"),

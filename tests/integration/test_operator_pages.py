@@ -83,6 +83,9 @@ def test_a_case_is_cancelled_and_started_again(node: WebNode, address: str, page
     _keep(page, "cancelled")
     _press(page, "Start again")
     _until_it_says(page, "Waiting for conversion")
+    page.value("document.getElementById('priority').value = 'high'")
+    _press(page, "Set")
+    _until_it_says(page, "High priority")
     node.attempt(case_id, Stage.CONVERT, CaseState.ASSEMBLED)
     _until_it_says(page, "Waiting for the model")
     assert page.complaints() == []

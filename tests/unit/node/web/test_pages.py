@@ -287,6 +287,8 @@ def test_an_earlier_revision_is_linked(node: WebNode, client: TestClient) -> Non
     assert first != second
     assert f'href="/cases/{first}"' in client.get(f"/cases/{second}").text
     assert "Superseded" in client.get(f"/cases/{first}").text
+    (earlier,) = client.get(f"/api/v1/cases/{second}").json()["earlier"]
+    assert earlier == {"case_id": first, "revision": 1}
 
 
 def test_every_state_has_its_words(node: WebNode, client: TestClient) -> None:
