@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import nibabel
 import numpy as np
 import pytest
@@ -222,6 +223,13 @@ def test_the_page_reached_delivered_without_being_loaded_again(
         watching.until(f"({row}?.innerText ?? '').includes('Delivered')")
         assert watching.value("window.isSame") is True
         assert watching.complaints() == []
+
+
+def test_both_destinations_say_that_they_are_there(node: RunningNode) -> None:
+    for name, transport in (("pacs", "dimse"), ("pacs-web", "stow")):
+        address = f"{node.url}/api/v1/destinations/{name}/echo"
+        answer = httpx.post(address, timeout=30.0, trust_env=False).raise_for_status().json()
+        assert (answer["transport"], answer["code"]) == (transport, None)
 
 
 def test_every_decision_is_on_record(delivered: dict[str, Any]) -> None:
