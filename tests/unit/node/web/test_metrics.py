@@ -86,9 +86,9 @@ def test_dashboard_and_alerts_ask_for_figures_that_exist(node: WebNode, client: 
     node.rejected("1.2.3")
     node.beat("infer")
     known: dict[str, dict[str, set[str]]] = {}
-    for name, labels in samples(client):
+    for name, pairs in samples(client):
         values = known.setdefault(name, {})
-        for label, value in labels:
+        for label, value in pairs:
             values.setdefault(label, set()).add(value)
     board = json.loads((DEPLOY / "grafana-dashboard.json").read_text(encoding="utf-8"))
     targets = [target for panel in board["panels"] for target in panel.get("targets", [])]
@@ -104,7 +104,7 @@ def test_dashboard_and_alerts_ask_for_figures_that_exist(node: WebNode, client: 
             for label, relation, value in re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', matchers):
                 wanted = set(value.split("|") if relation == "=~" else [value])
                 assert wanted <= known[name][label], expression
-        grouped = re.findall(r"(?:by|ignoring) \(?([\w, ]+)\)", expression)
+        grouped = re.findall(r"(?:by|ignoring) ?\(([\w, ]+)\)", expression)
         assert set(re.findall(r"\w+", " ".join(grouped))) <= labels.keys(), expression
     for target in targets:
         (name,) = set(re.findall(r"neuroseg_\w+", target["expr"]))
