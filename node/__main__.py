@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import click
 
 from node import (
     case_commands,
+    listing,
     model_commands,
     notify_commands,
     pull_commands,
@@ -26,6 +26,7 @@ from node import (
 
 if TYPE_CHECKING:
     from converters.errors import CodedError
+    from node.deliver.asking import Answer
     from node.settings import Settings
 
 # Registration multiplies small matrices by the thousand: threads that share one of them wait for
@@ -57,7 +58,7 @@ def _settings(config: Path | None) -> Settings:
     return settings.load(config)
 
 
-class _Group(click.Group):
+class _Group(listing.Commands):
     """Shows our errors with their code and advice instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> object:
@@ -136,7 +137,6 @@ def doctor(config: Path | None, *, as_json: bool) -> None:
     """Check disk, databases, model, ports and every destination."""
     from dataclasses import asdict
 
-    from node import listing
     from node.doctor import checks
 
     findings = checks(_settings(config), config)
@@ -156,36 +156,31 @@ def doctor(config: Path | None, *, as_json: bool) -> None:
 @click.argument("names", nargs=-1)
 def echo(config: Path | None, names: tuple[str, ...], *, as_json: bool) -> None:
     """Ask the destinations NAMES (default: all) whether they answer."""
-    from node import listing
-    from node.deliver import routes
-    from node.errors import NodeError
+    from dataclasses import asdict
+
+    from node.deliver.asking import ask
 
     settings = _settings(config)
     wanted = [one for one in settings.destinations if not names or one.name in names]
     if not wanted:
         click.echo("no such destination in the configuration", err=True)
         sys.exit(2)
-    answers: list[dict[str, str | None]] = []
+    answers = []
     for destination in wanted:
-        said: dict[str, str | None] = {"code": None, "sentence": None, "advice": None}
-        try:
-            routes.echo(destination, calling_ae_title=settings.receive.ae_title)
-        except NodeError as error:
-            said = {"code": error.code, "sentence": str(error), "advice": error.advice}
-        answers.append({"name": destination.name, "by": destination.transport.value, **said})
+        answers.append(ask(destination, calling_ae_title=settings.receive.ae_title))
         if not as_json:
-            _say_echo(answers[-1])
+            _say(answers[-1])
     if as_json:
-        listing.as_json(answers)
-    sys.exit(1 if any(one["code"] for one in answers) else 0)
+        listing.as_json([asdict(one) for one in answers])
+    sys.exit(1 if any(one.code for one in answers) else 0)
 
 
-def _say_echo(answer: Mapping[str, str | None]) -> None:
-    if answer["code"] is None:
-        click.echo(f"{answer['name']}: answers ({answer['by']})")
+def _say(answer: Answer) -> None:
+    if answer.code is None:
+        click.echo(f"{answer.name}: answers ({answer.transport}) in {answer.duration_s:.2f} s")
     else:
-        click.echo(f"{answer['name']}: {answer['code']}: {answer['sentence']}")
-        click.echo(f"  -> {answer['advice']}")
+        click.echo(f"{answer.name}: {answer.code}: {answer.sentence}")
+        click.echo(f"  -> {answer.advice}")
 
 
 @main.group(invoke_without_command=True)

@@ -30,7 +30,8 @@ from node import model_set, routing, schema
 from node import settings as settings_file
 from node.access import Gate
 from node.cases import Transport
-from node.deliver import routes, store_scu
+from node.deliver import store_scu
+from node.deliver.asking import ANSWERS, PATIENCE_S, ask
 from node.dimse import IMPLEMENTATION_CLASS_UID
 from node.errors import ConfigError, NodeError, NotificationFailedError
 from node.notify import mail, webhook
@@ -40,16 +41,10 @@ from node.spool import sync_folder
 from node.tables import SCHEMA_VERSION
 from node.tls import ServerTls
 
-_PATIENCE_S = 5.0
 _CLOCK_SLACK = timedelta(days=1)
 _CLOCK_END = datetime(2100, 1, 1, tzinfo=UTC)
 _DEVICES = ("nvidia[0-9]*", "dxg")  # Linux; Windows Subsystem for Linux
 _MIB = 2**20
-_ANSWERS = {
-    Transport.DIMSE: "answers C-ECHO",
-    Transport.STOW: "answers QIDO-RS",
-    Transport.FOLDER: "is there and can be written",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +210,7 @@ def _journal_mode(folder: Path) -> str:
 def _schema_version(file: Path, expected: int | None) -> int | None:
     """Return the version in a ledger's file; proves for any file that it can be written."""
     address = f"{file.absolute().as_uri()}?mode=rw"
-    with closing(sqlite3.connect(address, uri=True, timeout=_PATIENCE_S)) as connection:
+    with closing(sqlite3.connect(address, uri=True, timeout=PATIENCE_S)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.rollback()
         if expected is None:
@@ -228,7 +223,7 @@ def _server(name: str, url: sa.URL) -> Finding:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     try:
-        arguments = {"connect_timeout": int(_PATIENCE_S)}
+        arguments = {"connect_timeout": int(PATIENCE_S)}
         engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=arguments)
         with engine.connect() as connection:
             connection.execute(sa.text("SELECT 1"))
@@ -269,7 +264,7 @@ def _receive_port(receive: Receive) -> Finding:
         host=_reachable(receive.host),
         port=receive.port,
         ae_title=receive.ae_title,
-        timeout_s=_PATIENCE_S,
+        timeout_s=PATIENCE_S,
     )
     calling = next(iter(receive.calling_ae_titles), receive.ae_title)
     try:
@@ -303,7 +298,7 @@ def _web_port(web: Web) -> Finding:
         address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{web.port}/livez"
         try:
             answer = httpx.get(
-                address, timeout=_PATIENCE_S, trust_env=False, verify=_own(web.certificate_file)
+                address, timeout=PATIENCE_S, trust_env=False, verify=_own(web.certificate_file)
             )
         except (httpx.HTTPError, OSError):
             return _port_finding("web port", web.host, web.port, problem)
@@ -358,12 +353,10 @@ def _destinations(destinations: Sequence[Destination], calling_ae_title: str) ->
 
 def _destination(destination: Destination, calling_ae_title: str) -> Finding:
     name = f"destination {destination.name}"
-    asked = destination.model_copy(update=_hurried(destination.timeout_s))
-    try:
-        routes.echo(asked, calling_ae_title=calling_ae_title)
-    except NodeError as error:
-        return _bad(name, str(error), error.advice)
-    return _good(name, _ANSWERS[destination.transport])
+    answer = ask(destination, calling_ae_title=calling_ae_title, patience_s=PATIENCE_S)
+    if answer.code is not None:
+        return _bad(name, str(answer.sentence), str(answer.advice))
+    return _good(name, ANSWERS[destination.transport])
 
 
 def _routes(settings: Settings) -> list[Finding]:
@@ -378,7 +371,7 @@ def _routes(settings: Settings) -> list[Finding]:
 
 
 def _hurried(timeout_s: float) -> dict[str, float]:
-    return {"timeout_s": min(timeout_s, _PATIENCE_S)}
+    return {"timeout_s": min(timeout_s, PATIENCE_S)}
 
 
 def _notify(notify: Notify) -> list[Finding]:

@@ -139,7 +139,7 @@ class PeerRefusedError(NodeError):
     """A final no; lack of resources (A7xx, HTTP 429 and 5xx) is `PeerUnavailableError` instead."""
 
     code = "PEER_REFUSED"
-    sentence = "{destination} refused the object with status {status}"
+    sentence = "{destination} refused with status {status}"
     advice = "Check the destination's log and its rules for this node's AE title."
 
 
@@ -275,7 +275,7 @@ class CaseNotHeldError(NodeError):
 class ResultHeldError(NodeError):
     code = "RESULT_HELD"
     sentence = "the result is held back because of {codes}"
-    advice = "Look at it, then `neuroseg cases release` to deliver it, or cancel the case."
+    advice = "Look at it, then release it (`neuroseg cases release`) or cancel the case."
 
 
 class JobCrashedError(NodeError):

@@ -15,6 +15,20 @@ _GAP: Final = "  "
 _NARROWEST: Final = 24  # the last column, however narrow the terminal
 
 
+class Commands(click.Group):
+    """A group of commands whose help is wrapped in its list, never cut."""
+
+    group_class = type
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what each command does."""
+        named = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        limit = 200  # characters, more than any has
+        rows = [(name, one.get_short_help_str(limit)) for name, one in named if one is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 def show(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows in columns below their heads.
 

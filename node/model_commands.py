@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from node import listing
+
 if TYPE_CHECKING:
     from inference.declarations import SelfTest
     from inference.importing import Report
@@ -24,7 +26,7 @@ _SHOWN = 5  # names of each sort
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
-@click.group()
+@click.group(cls=listing.Commands)
 def model() -> None:
     """Import a trained model, or look at the models there are."""
 
@@ -104,7 +106,6 @@ def list_(folder: Path, *, as_json: bool) -> None:
     """List the models below FOLDER (default: models)."""
     from inference import manifest
     from inference.errors import ModelUnusableError
-    from node import listing
 
     rows = []
     for file in sorted(folder.glob(f"*/{manifest.FILE_NAME}")):
@@ -127,7 +128,6 @@ def list_(folder: Path, *, as_json: bool) -> None:
 def show(folder: Path, *, as_json: bool) -> None:
     """Show what the model in FOLDER declares; its weights are not opened."""
     from inference import manifest
-    from node import listing
 
     found = manifest.load(folder)
     if as_json:

@@ -13,6 +13,7 @@ need dcm2niix dcm2niix
 need dciodvfy dicom3tools
 need chromium chromium
 need initdb postgresql
+need promtool prometheus
 
 if [ -z "$missing" ]; then
 	:

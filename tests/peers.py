@@ -27,6 +27,7 @@ _PROGRAMS = {
     "iproute2": ("ip",),
     "mount": ("mount",),
     "postgresql": ("initdb", "postgres"),
+    "prometheus": ("promtool",),
 }
 OHIF_FOLDER = _ROOT / ".venv" / "ohif"
 AXE_FOLDER = _ROOT / ".venv" / "axe"

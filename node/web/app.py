@@ -29,6 +29,7 @@ from node.spool import Spool
 from node.web import guard, problems
 from node.web.api import Api
 from node.web.changes import Changes
+from node.web.echoes import Echoes
 from node.web.guard import Guard, Hosts
 from node.web.login import Login
 from node.web.metrics import Metrics
@@ -78,9 +79,11 @@ def create_app(
     handler = _ErrorHandler(pages, login)
     static = StaticFiles(directory=Path(__file__).parent / "static")
     orders, search = Orders(sources, ledger), Search(sources, pages)
+    echoes = Echoes(sources, pages)
     endpoints = [
         *Api(sources).routes(),
         *Changes(sources, queue).routes(),
+        *echoes.routes(),
         *orders.routes(),
         *Metrics(sources).routes(),
         *Predict(sources, queue).routes(),
@@ -97,6 +100,7 @@ def create_app(
             *endpoints,
             *description.routes(),
             *pages.routes(),
+            *echoes.pages(),
             *orders.pages(),
             *search.pages(),
             *login.routes(),

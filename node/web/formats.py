@@ -86,6 +86,11 @@ def prose(text: str) -> Markup:
     return Markup("").join(shown)
 
 
+def breakable(text: str) -> Markup:
+    """Return a text, escaped, that may go on in another line after each underscore."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))  # noqa: S704 - escaped before
+
+
 def sequence(role: str) -> str:
     """Return the usual name of a role's sequence; a role that is not known stands for itself."""
     return _SEQUENCES.get(role, role)
@@ -105,6 +110,7 @@ FILTERS = {
     "size": size,
     "millilitres": millilitres,
     "prose": prose,
+    "breakable": breakable,
     "sequence": sequence,
     "figure": figure,
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from node.cases import WORKING, CaseState, Transport
 from node.peers import Destination
+from node.prediction_queue import PredictionQueue
 from node.rows import AttemptRow, WorkerRow
 from node.web import health
 from node.web.views import Sources
@@ -55,13 +57,17 @@ class DestinationView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemView:
-    """How the node stands; `queue` are the cases that wait or are worked on, by state."""
+    """How the node stands; `queue` are the cases that wait or are worked on, by state.
+
+    `uploaded_files` are those that wait for their prediction or are computed.
+    """
 
     status: str
     missing: tuple[str, ...]
     processes: tuple[ProcessView, ...]
     disk: DiskView
     queue: dict[str, int]
+    uploaded_files: int
     destinations: tuple[DestinationView, ...]
 
 
@@ -72,7 +78,7 @@ def read(sources: Sources) -> SystemView:
     counts = ledger.counts()
     timeout_s = settings.jobs.heartbeat_timeout_s
     last = ledger.last_deliveries(per_case=False)
-    open_ones = ledger.last_deliveries(per_case=True)
+    to_repeat = retry_counts(sources)
     return SystemView(
         status=state.status,
         missing=state.missing,
@@ -84,8 +90,18 @@ def read(sources: Sources) -> SystemView:
             quota_bytes=spool.quota_bytes,
         ),
         queue={one.value: counts[one] for one in (CaseState.RECEIVING, *WORKING, CaseState.HELD)},
-        destinations=tuple(_destination(one, last, open_ones) for one in settings.destinations),
+        uploaded_files=len(PredictionQueue(ledger.engine).open_rows()),
+        destinations=tuple(
+            _destination(one, last, to_repeat[one.name]) for one in settings.destinations
+        ),
     )
+
+
+def retry_counts(sources: Sources) -> dict[str, int]:
+    """Return of each destination how many cases will be tried again."""
+    open_ones = sources.ledger.last_deliveries(per_case=True)
+    refused = Counter(row.destination for row in open_ones if row.outcome == "retry")
+    return {one.name: refused[one.name] for one in sources.settings.destinations}
 
 
 def _process(row: WorkerRow, timeout_s: float) -> ProcessView:
@@ -101,16 +117,13 @@ def _process(row: WorkerRow, timeout_s: float) -> ProcessView:
     )
 
 
-def _destination(
-    one: Destination, last: Sequence[AttemptRow], open_ones: Sequence[AttemptRow]
-) -> DestinationView:
+def _destination(one: Destination, last: Sequence[AttemptRow], retry_count: int) -> DestinationView:
     tried = next((row for row in last if row.destination == one.name), None)
-    waiting = [row for row in open_ones if row.destination == one.name and row.outcome == "retry"]
     return DestinationView(
         name=one.name,
         transport=one.transport.value,
         address=_address(one),
-        retry_count=len(waiting),
+        retry_count=retry_count,
         last_at=None if tried is None else tried.ended_at or tried.started_at,
         last_outcome=None if tried is None else tried.outcome or "running",
         code=None if tried is None else tried.code,

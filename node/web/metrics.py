@@ -25,8 +25,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from node import tallies
+from node.cases import CaseState
 from node.tallies import BOUNDS_S, Durations
-from node.web import health
+from node.web import health, machine
 from node.web.operations import Answer, Endpoint, Operation
 from node.web.views import Sources
 
@@ -71,7 +72,8 @@ class _Node(Collector):
         found = tallies.read(self._sources.ledger)
         yield from self._of_health()
         yield from self._of_spool(found)
-        yield _gauge("cases", "Cases in each state", ["state"], found.states)
+        states = {state.value: found.states.get(state.value, 0) for state in CaseState}
+        yield _gauge("cases", "Cases in each state", ["state"], states)
         yield _gauge(
             "cases_with_code", "Cases that ended with a code", ["state", "code"], found.codes
         )
@@ -80,6 +82,12 @@ class _Node(Collector):
             "Attempts that ended, by stage and outcome",
             ["stage", "destination", "outcome", "code"],
             found.attempts,
+        )
+        yield _gauge(
+            "cases_to_try_again",
+            "Cases that a destination has not taken yet, after an attempt that failed",
+            ["destination"],
+            machine.retry_counts(self._sources),
         )
         yield _counter(
             "delivered_objects",

@@ -42,6 +42,7 @@ _TAGS: Final = {
 _PATHS: Final = {
     "case_id": "32 hexadecimal digits, as in the list of cases",
     "prediction_id": "32 hexadecimal digits, as in the answer to the upload",
+    "destination": "its name in the settings, as /api/v1/system lists them",
     "study_instance_uid": "Study Instance UID; of all instances where there is a body",
     "workitem": "UID of the work item",
     "name": "a name that the case lists under `files` or `pictures`",
@@ -51,6 +52,7 @@ _PATHS: Final = {
 _FORMS: Final[Mapping[str, Mapping[str, Any]]] = {
     "case_id": {"pattern": "^[0-9a-f]{32}$"},
     "prediction_id": {"pattern": "^[0-9a-f]{32}$"},
+    "destination": {"pattern": "^[a-z0-9-]{1,32}$"},
     "study_instance_uid": {"pattern": r"^[0-9]+(\.[0-9]+)*$", "maxLength": 64},
     "workitem": {"pattern": r"^[0-9]+(\.[0-9]+)*$", "maxLength": 64},
     "view": {"enum": ["axial", "coronal", "sagittal"]},

@@ -17,6 +17,8 @@ from starlette.routing import BaseRoute, Route
 from converters.errors import CodedError
 from node.access import is_loopback
 from node.cases import FINAL, WORKING, CaseState
+from node.deliver import asking
+from node.deliver.asking import Answer
 from node.prediction_queue import PredictionQueue
 from node.settings import Receive
 from node.web import api, cards, formats, health, leafing, machine, query, views
@@ -112,22 +114,24 @@ class Pages:
 
     def case(self, request: Request) -> Response:
         """Answer the page of one case."""
-        ledger = self._sources.ledger
-        row = ledger.case(query.case_id_of(request))
+        row = self._sources.ledger.case(query.case_id_of(request))
         case = views.case_view(self._sources, row, now=datetime.now(UTC))
         return self._render(
             "case.html",
             case=case,
             leafed=case.slices and leafing.opened(case.slices, request.query_params),
-            earlier=ledger.earlier_revisions(row),
             is_final=row.state in FINAL,
             may_act=request.state.principal.role.may("POST", request.url.path),
         )
 
-    def system(self, _: Request) -> Response:
-        """Answer the page of the node itself."""
+    def system(self, request: Request, answer: Answer | None = None) -> Response:
+        """Answer the page of the node itself, with what a destination has just answered."""
         return self._render(
-            "system.html", system=machine.read(self._sources), predictions=self._queue.open_rows()
+            "system.html",
+            system=machine.read(self._sources),
+            answer=answer,
+            answers=asking.ANSWERS,
+            may_act=request.state.principal.role.may("POST", "/destinations"),
         )
 
     def models(self, request: Request) -> Response:

@@ -133,9 +133,18 @@ class ReceiptView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionView:
+    """Another case of the same study and model."""
+
+    case_id: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaseView:
     """A case with everything that is known of it.
 
+    `earlier` are the revisions before it, newest first.
     `turnaround_s` is the time from the last image to the last receipt. `received_instances` counts
     what arrived of the study so far, or what the case was closed with. `reason` is why it was
     closed; while it is open, what it waits for stands in `waits_for` instead, and when somebody
@@ -154,6 +163,7 @@ class CaseView:
     url: str
     state: str
     revision: int
+    earlier: tuple[RevisionView, ...]
     run: int
     priority: Priority
     model_id: str
@@ -211,6 +221,10 @@ def case_view(sources: Sources, row: CaseRow, *, now: datetime) -> CaseView:
     series_count, instance_count = _received(ledger, row, decisions)
     return CaseView(
         **_of_row(row),
+        earlier=tuple(
+            RevisionView(case_id=one.case_id, revision=one.revision)
+            for one in (ledger.earlier_revisions(row) if row.revision > 1 else ())
+        ),
         route=None if (route := ledger.route(row.case_id)) is None else route.rule,
         received_series=series_count,
         received_instances=instance_count,

@@ -165,6 +165,7 @@ def test_help_answers_for_every_command() -> None:
     for command in ("serve", "doctor", "echo", "cases", "explain", "segment", "demo"):
         assert command in top
         assert neuroseg(command, "--help").returncode == 0
+    assert "..." not in top.partition("Commands:")[2]  # as where a line is cut
 
 
 def test_a_node_without_its_model_does_not_start_and_says_why(tmp_path: Path) -> None:

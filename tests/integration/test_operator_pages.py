@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,10 @@ import pytest
 
 from node import logs
 from node.cases import CaseState, Stage
+from tests import peers
 from tests.browser import Page
+from tests.scripted_peers import closed_port, dimse_destination
+from tests.waiting import wait_until
 from tests.web_cases import WebNode, served, unused
 
 pytestmark = pytest.mark.integration
@@ -46,11 +51,15 @@ def _press(page: Page, words: str) -> None:
         "[...document.querySelectorAll('button')]"
         f".find((one) => one.innerText === {json.dumps(words)}).focus()"
     )
+    _enter(page)
+    page.until("window.isOld === undefined && document.readyState === 'complete'")
+    page.value("window.isSame = true")
+
+
+def _enter(page: Page) -> None:
     for kind in ("keyDown", "keyUp"):
         enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
         page.call("Input.dispatchKeyEvent", type=kind, **enter)
-    page.until("window.isOld === undefined && document.readyState === 'complete'")
-    page.value("window.isSame = true")
 
 
 def _until_it_says(page: Page, words: str) -> None:
@@ -74,6 +83,9 @@ def test_a_case_is_cancelled_and_started_again(node: WebNode, address: str, page
     _keep(page, "cancelled")
     _press(page, "Start again")
     _until_it_says(page, "Waiting for conversion")
+    page.value("document.getElementById('priority').value = 'high'")
+    _press(page, "Set")
+    _until_it_says(page, "High priority")
     node.attempt(case_id, Stage.CONVERT, CaseState.ASSEMBLED)
     _until_it_says(page, "Waiting for the model")
     assert page.complaints() == []
@@ -131,6 +143,40 @@ def test_an_order_that_came_too_late_is_refused_with_words(
     _until_it_says(page, "CASE_ACTION_UNAVAILABLE")
     _keep(page, "refused")
     assert node.ledger.case(case_id).state is CaseState.HELD
+
+
+def test_a_destination_is_asked_whether_it_is_there(tmp_path: Path, page: Page) -> None:
+    peers.require("dcmtk")
+    port = closed_port()
+    pacs = dimse_destination(port).model_copy(update={"name": "pacs"})
+    made = WebNode.create(tmp_path / "spool", destinations=(pacs,))
+    storescp = [str(peers.program("storescp")), "-od", str(tmp_path), str(port)]
+    with served(made.app()) as found, subprocess.Popen(storescp) as peer:
+        wait_until(lambda: _listens(port), 20.0, "storescp")
+        page.open(f"{found}/system")
+        page.value("window.isSame = true")
+        page.value("document.querySelector('form.echo button').focus()")
+        _enter(page)
+        _until_it_says(page, "yes answers C-ECHO")
+        made.beat("work")  # which the page shows, and what was answered stays
+        _until_it_says(page, "Work")
+        assert "yes answers C-ECHO" in page.value("document.querySelector('.echo').innerText")
+        peer.terminate()
+        peer.wait()
+        _enter(page)
+        _until_it_says(page, "PEER_UNAVAILABLE")
+        assert page.value("document.activeElement.textContent") == "Echo pacs"
+        _keep(page, "echo")
+    assert page.complaints() == []
+    made.ledger.close()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_who_logs_out_is_told_no_more(node: WebNode, address: str, page: Page) -> None:

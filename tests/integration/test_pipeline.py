@@ -276,7 +276,7 @@ def test_a_form_that_a_destination_refuses_keeps_nothing_else_from_it(
     run_all(parts(spool, ledger, wanting), closed.case_id)
     row = ledger.case(closed.case_id)
     assert (row.state, row.code) == (CaseState.FAILED, "PEER_REFUSED")
-    assert row.sentence == "pacs refused the object with status context rejected"
+    assert row.sentence == "pacs refused with status context rejected"
     results = {one.kind: one.sop_instance_uid for one in ledger.results(closed.case_id)}
     there = {one.sop_instance_uid for one in ledger.receipts(closed.case_id)}
     assert there == set(results.values()) - {results[ObjectKind.LABELMAP]}

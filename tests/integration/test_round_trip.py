@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import nibabel
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from scipy.spatial import cKDTree
 
 from converters import phantom, seg_check, series
 from converters.phantom import PhantomFiles, PhantomStudy
-from tests import peers
+from tests import browser, peers
+from tests.browser import Page
 from tests.nodes import RunningNode, destination, push
 from tests.peers import Orthanc, storescu
 from tests.waiting import wait_until
@@ -78,7 +80,25 @@ def files(study: PhantomStudy, tmp_path_factory: pytest.TempPathFactory) -> Phan
 
 
 @pytest.fixture(scope="module")
-def delivered(node: RunningNode, files: PhantomFiles) -> dict[str, Any]:
+def watching(node: RunningNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page | None]:
+    """Yield the list of cases, opened before there is one; None where there is no browser."""
+    if browser.executable() is None:
+        yield None
+        return
+    with browser.page(tmp_path_factory.mktemp("profile")) as page:
+        page.open(node.url)
+        page.until("document.body.innerText.includes('Send a first study')")
+        page.value("window.isSame = true")
+        yield page
+
+
+@pytest.fixture(scope="module")
+def delivered(
+    node: RunningNode,
+    files: PhantomFiles,
+    watching: Page | None,  # noqa: ARG001 - it is opened before there is a case
+) -> dict[str, Any]:
+    """Return the case of a study that was pushed while somebody may have watched."""
     done = storescu(interleaved(files), port=node.dicom_port, called="NEUROSEG")
     assert done.returncode == 0, done.stderr
     return case_of(node, files.study_instance_uid, "delivered")
@@ -191,6 +211,25 @@ def test_the_measurements_come_back_as_a_report(
         assert [one for one in peers.dciodvfy(path) if one.startswith("Error")] == []
     measured = node.get(f"/api/v1/cases/{delivered['case_id']}").json()["measurements"]
     assert measured["lesions"][0]["enhancing"]["long_mm"] > 5.0
+
+
+def test_the_page_reached_delivered_without_being_loaded_again(
+    watching: Page | None, delivered: dict[str, Any]
+) -> None:
+    if watching is None:
+        browser.require()
+    else:
+        row = f"document.getElementById('case-{delivered['case_id']}')"
+        watching.until(f"({row}?.innerText ?? '').includes('Delivered')")
+        assert watching.value("window.isSame") is True
+        assert watching.complaints() == []
+
+
+def test_both_destinations_say_that_they_are_there(node: RunningNode) -> None:
+    for name, transport in (("pacs", "dimse"), ("pacs-web", "stow")):
+        address = f"{node.url}/api/v1/destinations/{name}/echo"
+        answer = httpx.post(address, timeout=30.0, trust_env=False).raise_for_status().json()
+        assert (answer["transport"], answer["code"]) == (transport, None)
 
 
 def test_every_decision_is_on_record(delivered: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -77,19 +78,49 @@ def test_nothing_in_it_names_a_study(node: WebNode, client: TestClient) -> None:
 
 
 def test_dashboard_and_alerts_ask_for_figures_that_exist(node: WebNode, client: TestClient) -> None:
+    waiting = node.receive("1.2.5")
+    node.close(waiting)
+    node.encode(waiting)
+    node.fail_delivery(waiting)
     node.delivered("1.2.1")
     node.rejected("1.2.3")
-    known = {name for name, _ in samples(client)}
+    node.beat("infer")
+    known: dict[str, dict[str, set[str]]] = {}
+    for name, pairs in samples(client):
+        values = known.setdefault(name, {})
+        for label, value in pairs:
+            values.setdefault(label, set()).add(value)
     board = json.loads((DEPLOY / "grafana-dashboard.json").read_text(encoding="utf-8"))
-    asked = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    targets = [target for panel in board["panels"] for target in panel.get("targets", [])]
     rules = yaml.safe_load((DEPLOY / "prometheus-alerts.yml").read_text(encoding="utf-8"))
-    asked += [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
-    assert len(asked) > 15
-    for expression in asked:
-        names = {word for word in _words(expression) if word.startswith("neuroseg_")}
-        assert names
-        assert names <= known, expression
+    asked = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    assert len(asked) + len(targets) > 15
+    for expression in [*asked, *(target["expr"] for target in targets)]:
+        found = re.findall(r"(neuroseg_\w+)(?:\{([^}]*)\})?", expression)
+        assert found, expression
+        labels: dict[str, set[str]] = {}
+        for name, matchers in found:
+            labels |= known[name]
+            for label, relation, value in re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', matchers):
+                wanted = set(value.split("|") if relation == "=~" else [value])
+                assert wanted <= known[name][label], expression
+        grouped = re.findall(r"(?:by|ignoring) ?\(([\w, ]+)\)", expression)
+        assert set(re.findall(r"\w+", " ".join(grouped))) <= labels.keys(), expression
+    for target in targets:
+        (name,) = set(re.findall(r"neuroseg_\w+", target["expr"]))
+        shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+        assert shown <= known[name].keys(), target
 
 
-def _words(expression: str) -> list[str]:
-    return "".join(one if one.isalnum() or one in "_:" else " " for one in expression).split()
+def test_a_destination_that_takes_nothing_is_counted(node: WebNode, client: TestClient) -> None:
+    assert samples(client)[of("cases_to_try_again", destination="pacs")] == 0
+    cases = [node.receive(study) for study in ("1.2.1", "1.2.2")]
+    for case_id in cases:
+        node.close(case_id)
+        node.encode(case_id)
+        node.fail_delivery(case_id)
+    node.deliver(node.ledger.results(cases[0])[0])
+    with TestClient(node.app(), base_url="http://127.0.0.1") as later:
+        found = samples(later)
+    assert found[of("cases_to_try_again", destination="pacs")] == 1
+    assert found[of("cases", state="failed")] == 0

@@ -22,7 +22,10 @@ from node.web.operations import Endpoint
 from node.web.views import CaseView
 from tests.web_cases import WebNode
 
-_FORMS = {f"/cases/{{case_id}}/{action}" for action in Action}
+_FORMS = {
+    "/destinations/{destination}/echo",
+    *(f"/cases/{{case_id}}/{action}" for action in Action),
+}
 _READ = ("/", "/cases/{case_id}", "/system", "/models", "/login")
 PAGES = {*_READ, "/logout", "/search", *_FORMS}
 

@@ -54,7 +54,7 @@ def test_an_empty_node_says_how_to_send_a_study(node: WebNode, client: TestClien
     page = _text(client.get("/").text)
     assert "Send a first study" in page
     assert "storescu +sd +r -aec NEUROSEG 127.0.0.1 11112 path/to/study" in page
-    assert "FLAIR , T1w , T1gd and T2w" in page
+    assert "FLAIR , T1w and T1gd ; it is better with T2w ." in page
     assert "DEMONSTRATION" in page
     assert node.manifest.model_id in page
     assert "not loaded" in page
@@ -148,14 +148,14 @@ def test_each_destination_is_shown_with_its_next_try_and_how_to_try_at_once(
     error = node.fail_delivery(case_id, next_in_s=60.0)
     page = _text(client.get(f"/cases/{case_id}").text)
     assert "will be tried again 0 of 1 stored 1" in page
-    assert f"neuroseg cases retry {case_id}" in page
+    assert "Try deliveries now" in page
     (standing,) = client.get(f"/api/v1/cases/{case_id}").json()["destinations"]
     assert (standing["state"], standing["code"]) == ("retry", error.code)
     assert standing["next_at"]
     node.deliver(seg)
     page = _text(client.get(f"/cases/{case_id}").text)
     assert "stored 1 of 1 stored 2" in page
-    assert "cases retry" not in page
+    assert "Try deliveries now" not in page
     (standing,) = client.get(f"/api/v1/cases/{case_id}").json()["destinations"]
     assert (standing["state"], standing["code"], standing["next_at"]) == ("stored", None, None)
     assert standing["committed_count"] is None
@@ -287,6 +287,8 @@ def test_an_earlier_revision_is_linked(node: WebNode, client: TestClient) -> Non
     assert first != second
     assert f'href="/cases/{first}"' in client.get(f"/cases/{second}").text
     assert "Superseded" in client.get(f"/cases/{first}").text
+    (earlier,) = client.get(f"/api/v1/cases/{second}").json()["earlier"]
+    assert earlier == {"case_id": first, "revision": 1}
 
 
 def test_every_state_has_its_words(node: WebNode, client: TestClient) -> None:

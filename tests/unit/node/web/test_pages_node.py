@@ -23,7 +23,7 @@ def test_the_system_says_how_a_destination_stands(node: WebNode, client: TestCli
     (before,) = client.get("/api/v1/system").json()["destinations"]
     assert (before["name"], before["address"]) == ("pacs", "PACS@127.0.0.1:4242")
     assert (before["retry_count"], before["last_outcome"]) == (0, None)
-    assert "none yet" in _words(client.get("/system").text)
+    assert "Nothing was sent there yet" in _words(client.get("/system").text)
     cases = [node.receive(study) for study in ("1.2.1", "1.2.2")]
     for case_id in cases:
         node.close(case_id)
