@@ -42,6 +42,10 @@ class Admission:
         self._most, self._intake = receive.max_associations_per_address, intake
         self._rates = Rates(receive.associations_per_minute)
 
+    def count(self, refusal: NodeError) -> None:
+        """Note that an association was turned away."""
+        self._intake.count(refusal)
+
     def refusal(self, assoc: Association) -> tuple[NodeError, tuple[int, int, int]] | None:
         """Return why it is turned away and how that is said; all of it passes.
 

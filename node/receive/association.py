@@ -261,6 +261,7 @@ class _Messages(DIMSEServiceProvider):
 
     def _refuse(self, store: _Store, error: NodeError) -> None:
         status = status_of(error)
+        self._intake.count(error)
         logs.get().warning(
             "instance.refused", code=error.code, sentence=str(error), status=f"0x{status:04X}"
         )
@@ -330,6 +331,7 @@ class StoreAssociation(Association):
         refusal = self._admission.refusal(self)
         if refusal is not None:
             error, how = refusal
+            self._admission.count(error)
             logs.get().warning("association.rejected", code=error.code, reason=str(error))
             self.acse.send_reject(*how)
             self.kill()

@@ -10,6 +10,7 @@ import hashlib
 import mmap
 import os
 import struct
+import threading
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import (
     InstanceMismatchError,
     InstanceTooLargeError,
+    NodeError,
     SpoolUnwritableError,
 )
 from node.ledger import Ledger
@@ -204,6 +206,12 @@ class Intake:
         self.limit_bytes, self._door = limit_bytes, door
         self._noted: set[tuple[str, Sender]] = set()
         self._commit = GroupCommit(spool, ledger, model_id=model_id)
+        self._turn, self.refused = threading.Lock(), dict[str, int]()
+
+    def count(self, refusal: NodeError) -> None:
+        """Note that a door has turned something away; `refused` says how often, by code."""
+        with self._turn:
+            self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
 
     def check_space(self) -> None:
         """Refuse what there is no room for.

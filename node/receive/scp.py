@@ -218,6 +218,11 @@ class StorageScp:
         self._threads: list[threading.Thread] = []
 
     @property
+    def refused(self) -> dict[str, int]:
+        """How often instances and associations were refused, by code."""
+        return self._intake.refused
+
+    @property
     def port(self) -> int:
         """The port that is listened on; the configured one before `start`."""
         return self._servers[0].server_address[1] if self._servers else self._settings.port

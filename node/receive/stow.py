@@ -168,6 +168,7 @@ class StoreRequest:
         if outcome.error is None:
             self._studies.add(study)
         else:
+            self._intake.count(outcome.error)
             _log(outcome.error)
 
     def finish(self) -> None:

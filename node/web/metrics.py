@@ -1,13 +1,15 @@
 """What the node counts, in the text format of Prometheus; nothing in it is about a patient.
 
 Every figure is read from the ledger when it is asked for, so that all processes of a node, and
-those that were restarted, count as one.
+those that were restarted, count as one; refusals alone, which leave nothing in it, begin anew with
+the process of their door.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -26,12 +28,14 @@ from starlette.routing import BaseRoute
 
 from node import tallies
 from node.cases import CaseState
+from node.rows import WorkerRow
 from node.tallies import BOUNDS_S, Durations
 from node.web import health, machine
 from node.web.operations import Answer, Endpoint, Operation
 from node.web.views import Sources
 
 _FRESH_S: Final = 5.0
+_DOORS: Final = {"receive": "dimse", "web": "stow"}
 _QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -90,6 +94,12 @@ class _Node(Collector):
             machine.retry_counts(self._sources),
         )
         yield _counter(
+            "refusals",
+            "Instances and associations that a door refused since its process began",
+            ["door", "code"],
+            _refusals(self._sources.ledger.workers()),
+        )
+        yield _counter(
             "delivered_objects",
             "Objects that a destination has taken",
             ["destination", "transport", "status"],
@@ -130,12 +140,22 @@ class _Node(Collector):
         yield _gauge("instances_bytes", "Their size", [], {(): found.instance_bytes})
         yield _gauge("spool_bytes", "All that is in the spool", [], {(): found.spool_bytes})
         limits = {"free": spool.free_bytes(), "floor": spool.free_floor_bytes}
+        limits |= {"quota": spool.quota_bytes} if spool.quota_bytes else {}
         yield _gauge(
             "disk_bytes",
-            "Free on the spool's disk, and the floor below which nothing is taken in",
+            "Free on the spool's disk, the floor below which nothing is taken in, and the quota",
             ["kind"],
             limits,
         )
+
+
+def _refusals(workers: Sequence[WorkerRow]) -> Mapping[tuple[str, str], int]:
+    """Return how often each door refused something, by code; of its processes that still beat."""
+    found: Counter[tuple[str, str]] = Counter()
+    for row in workers:
+        for code, count in ((row.detail or {}).get("refused") or {}).items():
+            found[_DOORS.get(row.role, row.role), code] += count
+    return found
 
 
 def _of_results(latest: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:

@@ -315,6 +315,7 @@ def test_below_the_free_floor_instances_wait_outside(door: Door) -> None:
         assert answer.status == 0xA700
         assert answer.comment.startswith("SPOOL_FULL")
         assert door.files() == []
+        assert door.scp.refused == {"SPOOL_FULL": 1}
         door.spool.free_floor_bytes = 0
         assert peer.store_dataset(make_instance()).status == 0
 

@@ -19,6 +19,7 @@ def test_an_address_that_asks_too_often_is_rejected_for_now(tmp_path: Path) -> N
         asked = [peers.echoscu(port=door.port) for _ in range(3)]
     assert [one.returncode == 0 for one in asked] == [True, True, False]
     assert "Temporary Congestion" in asked[2].stderr
+    assert door.scp.refused == {"ASSOCIATION_RATE": 1}
 
 
 def test_an_address_has_so_many_associations_at_the_same_time(tmp_path: Path) -> None:

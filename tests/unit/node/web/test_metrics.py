@@ -32,6 +32,21 @@ def of(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
     return f"neuroseg_{name}", frozenset(labels.items())
 
 
+def test_refusals_of_all_doors_are_counted(node: WebNode, client: TestClient) -> None:
+    told = (
+        ("node-1.receive0", "receive", {"INSTANCE_TOO_LARGE": 2}),
+        ("node-1.receive1", "receive", {"INSTANCE_TOO_LARGE": 1, "SPOOL_FULL": 4}),
+        ("node-1", "web", {"INSTANCE_UNREADABLE": 5}),
+    )
+    for name, role, refused in told:
+        detail = {"port": 1, "refused": refused}
+        node.ledger.beat(f"{name}/{role}", role=role, host="h", pid=1, detail=detail)
+    found = samples(client)
+    assert found[of("refusals_total", door="dimse", code="INSTANCE_TOO_LARGE")] == 3
+    assert found[of("refusals_total", door="dimse", code="SPOOL_FULL")] == 4
+    assert found[of("refusals_total", door="stow", code="INSTANCE_UNREADABLE")] == 5
+
+
 def test_cases_attempts_and_deliveries_are_counted(node: WebNode, client: TestClient) -> None:
     node.delivered("1.2.1")
     node.delivered("1.2.2")
