@@ -95,7 +95,7 @@ class _Site:
         )
 
     def run(self, workers: int, count: int) -> float:
-        """Return the seconds for each study, from the first attempt's start to the last one's end."""
+        """Return seconds for each study, from the first attempt's start to the last one's end."""
         with ExitStack() as ending:
             ending.callback(self._ledger.close)
             ending.callback(self._archive.stop)
