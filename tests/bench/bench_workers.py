@@ -46,7 +46,7 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--wait", type=float, default=4.0, help="seconds that the network takes")
-    parser.add_argument("--studies", type=int, default=16)
+    parser.add_argument("--studies", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
     asked = parser.parse_args()
     figures: dict[int, list[float]] = {number: [] for number in asked.workers}
