@@ -128,7 +128,7 @@ def test_archive_and_node_reach_each_other() -> None:
     assert {"node", "orthanc"} < set(SERVICES)
 
 
-class _Compose(yaml.SafeLoader):
+class _Compose(yaml.SafeLoader):  # type: ignore[misc]  # untyped
     """Reads `!override` as the value that it stands before."""
 
 
