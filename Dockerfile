@@ -19,15 +19,16 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 RUN python3 -m venv --without-pip /opt/venv && python3 -m venv /opt/tools
 WORKDIR /opt/neuroseg
 COPY pyproject.toml requirements.lock ./
-ENV PIP_CONSTRAINT=/opt/neuroseg/requirements.lock
+# Every file is the one that the lock has the hash of, but torch's builds for GPUs and what they ask for.
 # The project's own files come later, so that a change of them costs no download.
 RUN mkdir node converters inference \
  && touch README.md LICENSE node/__init__.py converters/__init__.py inference/__init__.py \
  && pip="/opt/tools/bin/python -m pip --python /opt/venv/bin/python" \
- && torch=$(sed -n 's/^torch==//p' requirements.lock) \
- && $pip install --no-compile ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX/$TORCH_BUILD"} "torch==$torch+$TORCH_BUILD" \
- && $pip install --no-compile --editable . \
- && $pip install --no-compile --no-deps dynamic-network-architectures
+ && index=${TORCH_INDEX:+--extra-index-url=$TORCH_INDEX/$TORCH_BUILD} \
+ && torch=$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock) \
+ && if [ "$TORCH_BUILD" != cpu ]; then $pip install --no-compile $index "$torch+$TORCH_BUILD"; fi \
+ && $pip install --no-compile --require-hashes --no-deps $index --requirement requirements.lock \
+ && $pip install --no-compile --no-deps --no-build-isolation --editable .
 # What never runs here: headers and test programs of C++, the libraries' own test suites, what OpenVINO
 # has for other devices than the processor and for other formats than torch's, symbols for debuggers.
 RUN /opt/tools/bin/python -m pip --python /opt/venv/bin/python uninstall -q -y setuptools \
@@ -45,7 +46,7 @@ prometheus_client, psycopg, pydantic_settings, pylibjpeg, pynetdicom, requests, 
 scipy.ndimage, scipy.optimize, scipy.spatial, sqlalchemy.dialects.sqlite, starlette.applications, structlog, \
 uvicorn, yaml"
 # The list of what is inside (CycloneDX), made by a tool that stays outside.
-RUN PIP_CONSTRAINT= /opt/tools/bin/pip install cyclonedx-bom==7.3.1 \
+RUN /opt/tools/bin/pip install cyclonedx-bom==7.3.1 \
  && /opt/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
     --output-reproducible --of JSON -o sbom.cdx.json /opt/venv/bin/python
 COPY README.md LICENSE ./
@@ -57,6 +58,7 @@ RUN /opt/venv/bin/python -m compileall -q converters inference node
 # -- the model: what models/ holds, or one that is fetched from Weights & Biases ------------------
 FROM build AS models
 COPY models models
+COPY requirements-fetch.lock ./
 COPY scripts/fetch_model.py scripts/
 # WANDB_MODEL=entity/project/name:v7 fetches one; its key comes by a secret mount and stays nowhere:
 #   --secret id=wandb_api_key,src=key.txt --build-arg WANDB_MODEL=... --build-arg MODEL_ID=...
@@ -70,7 +72,8 @@ ARG MODEL_TEMPLATE=
 ARG MODEL=demo-glioma
 RUN --mount=type=secret,id=wandb_api_key \
     if [ -z "$WANDB_MODEL" ]; then ln -s "$MODEL" models/serving && test -f models/serving/model.toml; else \
-      /opt/tools/bin/python -m pip --python /opt/venv/bin/python install --editable '.[fetch]' \
+      /opt/tools/bin/python -m pip --python /opt/venv/bin/python install --require-hashes --no-deps \
+        ${TORCH_INDEX:+--extra-index-url=$TORCH_INDEX/$TORCH_BUILD} --requirement requirements-fetch.lock \
       && WANDB_BASE_URL="$WANDB_BASE_URL" /opt/venv/bin/python -m scripts.fetch_model "$WANDB_MODEL" \
         ${WANDB_DIGEST:+--digest "$WANDB_DIGEST"} ${MODEL_TEMPLATE:+--template "$MODEL_TEMPLATE"} \
         --id "$MODEL_ID" --version "$MODEL_VERSION" \

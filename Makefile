@@ -8,30 +8,34 @@
 # make test-container   builds the images, brings the stack up, kills the node at work (minutes)
 # make fuzz            hostile input by the thousand at every door (INPUTS=10000, DOOR=dicom)
 # make faults      kill, freeze and cut the power of a node under load, then let it work (KILLS=200)
+# make lock            the lock files, after a change of pyproject.toml (UPGRADE=1: the newest versions)
 # make clean       remove the environment and everything that was written here
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin
-INSTALL := $(RUN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint requirements.lock
+INSTALL := $(RUN)/python -m pip install --quiet --quiet --disable-pip-version-check
+LOCKED := $(INSTALL) --require-hashes --no-deps --requirement
 
-.PHONY: demo serve test check lint bench bench-engine bench-sequences eval-demo fuzz faults test-container tools clean
+.PHONY: demo serve test check lint bench bench-engine bench-sequences eval-demo fuzz faults test-container tools lock clean
 .DEFAULT_GOAL := help
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
+# torch comes first and with what it asks for: the lock has the hash of its build for processors alone,
+# and a machine with a GPU wants another.
 $(VENV)/.run: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 		{ echo "Python 3.11 is needed; found: $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11"; exit 2; }
 	@echo "Making the environment in $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(INSTALL) --editable .
-	@$(INSTALL) --no-deps dynamic-network-architectures
+	@$(INSTALL) "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)"
+	@$(LOCKED) requirements.lock
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.run
-	@$(INSTALL) --editable '.[test]'
-	@$(INSTALL) --no-deps nilearn
+$(VENV)/.test: $(VENV)/.run requirements-test.lock
+	@$(LOCKED) requirements-test.lock
 	@touch $@
 
 demo: $(VENV)/.run
@@ -66,7 +70,6 @@ test: $(VENV)/.test tools
 	cat var/types.txt var/node-tests.txt var/unit-tests.txt; exit $$failed
 
 bench: $(VENV)/.test tools
-	@$(INSTALL) --editable '.[bench]'
 	$(RUN)/python -m tests.bench $(if $(RECORD),--record) $(if $(GUARD),--guard)
 	$(RUN)/python -m tests.bench.bench_study $(if $(RECORD),--record)
 	$(RUN)/python -m tests.bench.bench_start $(if $(RECORD),--record)
@@ -92,6 +95,10 @@ fuzz: $(VENV)/.test
 faults: $(VENV)/.test tools
 	NEUROSEG_TEST_MACHINES=1 $(RUN)/python -m pytest tests/faults/test_machines.py
 	$(RUN)/python -m tests.faults --record $(if $(KILLS),--kills $(KILLS))
+
+lock: $(VENV)/.run
+	@$(INSTALL) uv
+	$(RUN)/python scripts/write_locks.py $(if $(UPGRADE),--upgrade)
 
 clean:
 	rm -rf $(VENV) var build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

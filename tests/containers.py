@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx
+import pytest
+from packaging.version import Version
 
 from tests import peers
 from tests.peers import free_port
@@ -18,9 +22,15 @@ from tests.waiting import wait_until
 ROOT: Final = Path(__file__).resolve().parents[1]
 NODE_IMAGE: Final = "localhost/neuroseg-node:test"
 VIEWER_IMAGE: Final = "localhost/neuroseg-viewer:test"
+STAND_INS: Final = {  # for images of a registry, made of Debian's packages: tests/container
+    "POSTGRES_IMAGE": ("postgres", "localhost/neuroseg-postgres:test"),
+    "BALANCER_IMAGE": ("haproxy", "localhost/neuroseg-haproxy:test"),
+}
+MANY: Final = ("docker-compose.yml", "deploy/compose/many.yml")
 USER: Final = "10001"
 
 _BUILD_S: Final = 3000
+_PATH: Final = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 _READY_S: Final = 300
 _PROJECT: Final = "neuroseg-test"
 # The lab's wheels hold torch; its public index is not asked.
@@ -45,7 +55,7 @@ def _run(command: Sequence[str], timeout_s: float, environment: dict[str, str]) 
         text=True,
         errors="replace",
         timeout=timeout_s,
-        env={**os.environ, **environment},
+        env={**os.environ, "PATH": _PATH, **environment},
         check=False,
     )
     assert done.returncode == 0, (command[:4], done.returncode, (done.stdout + done.stderr)[-3000:])
@@ -79,6 +89,23 @@ def build_viewer() -> None:
     _lab(*_BUILD[:5], "--file", file, "-t", VIEWER_IMAGE, timeout_s=_BUILD_S)
 
 
+def build_stand_ins() -> None:
+    """Build the images of PostgreSQL and HAProxy."""
+    for folder, tag in STAND_INS.values():
+        _lab("build", f"tests/container/{folder}", *_BUILD[2:5], "-t", tag, timeout_s=_BUILD_S)
+
+
+def require_merging() -> None:
+    """Skip the test where podman-compose reads no `!override`: Debian's is too old."""
+    peers.require("containers")
+    try:
+        text = importlib.metadata.version("podman-compose")
+    except importlib.metadata.PackageNotFoundError:
+        text = "0"
+    if Version(text) < Version("1.3"):
+        pytest.skip("podman-compose 1.3 is needed: pip install '.[containers]'")
+
+
 def run_sealed(image: str, *command: str, mounts: Sequence[str] = (), entry: str = "") -> str:
     """Run a command without any network, on a root file system that nobody can write to."""
     volumes = [part for one in mounts for part in ("-v", one)]
@@ -87,21 +114,32 @@ def run_sealed(image: str, *command: str, mounts: Sequence[str] = (), entry: str
 
 
 class Stack:
-    """docker-compose.yml on free loopback ports; a context manager that takes it down whole."""
+    """docker-compose.yml on free loopback ports; a context manager that takes it down whole.
 
-    def __init__(self) -> None:
-        self.web_port = free_port()
+    Parameters
+    ----------
+    files : sequence of str
+        What is put on top of each other; with a database, that comes up first.
+    """
+
+    def __init__(self, files: Sequence[str] = MANY[:1]) -> None:
+        self._files = [part for one in files for part in ("-f", one)]
+        self.web_port, self.dicom_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.web_port}"
         self._environment = {
             "NEUROSEG_IMAGE": NODE_IMAGE,
             "VIEWER_IMAGE": VIEWER_IMAGE,
             "NEUROSEG_PORT": str(self.web_port),
-            "NEUROSEG_DICOM_PORT": str(free_port()),
+            "NEUROSEG_DICOM_PORT": str(self.dicom_port),
             "ORTHANC_DICOM_PORT": str(free_port()),
+            **{variable: tag for variable, (_, tag) in STAND_INS.items()},
         }
 
     def __enter__(self) -> Self:
         """Bring it up and wait until a study that is sent now would be segmented."""
+        if len(self._files) > 2:
+            self._compose("up", "-d", "--no-build", "postgres")
+            self.wait_healthy("postgres")  # podman asks nobody's health by itself
         self._compose("up", "-d", "--no-build")
         wait_until(self._is_ready, _READY_S, "the stack to be ready", poll_s=1.0)
         return self
@@ -111,7 +149,8 @@ class Stack:
         self._compose("down", "-v")
 
     def _compose(self, *arguments: str) -> None:
-        _lab("compose", "-p", _PROJECT, *arguments, timeout_s=300.0, **self._environment)
+        command = ("compose", "-p", _PROJECT, *self._files, *arguments)
+        _lab(*command, timeout_s=300.0, **self._environment)
 
     def _is_ready(self) -> bool:
         return self._answers("/readyz") and self._answers("/orthanc/system")

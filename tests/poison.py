@@ -1,4 +1,4 @@
-"""A network that some cases spoil; for the infer process of `tests/poisoned_node.py`."""
+"""A network that some cases spoil or slow down, for `tests/poisoned_node.py`."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ from tests.waiting import wait_until
 
 SLOW_S = 0.8
 PLAN, GATE = "POISON_PLAN", "POISON_GATE"
+EVERY = "every study"  # in a plan: what is done to those that it does not name
 _BRIGHT = 2.0  # standard deviations
 _segment_case = node.segment.segment_case
 
 
 class _Poisoned(nn.Module):
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str | float) -> None:
         super().__init__()
         self.kind = kind
 
     def forward(self, window: Tensor) -> Tensor:
         """Do to a window of (1, channels, x, y, z) what the plan says."""
+        if isinstance(self.kind, float):
+            threading.Event().wait(self.kind)
         if self.kind == "memory":
             raise MemoryError
         if self.kind == "crash":
@@ -53,7 +56,7 @@ def _segment(
     **more: Any,  # noqa: ANN401
 ) -> LabelMap:
     plan = json.loads(Path(os.environ[PLAN]).read_text(encoding="utf-8"))
-    kind = plan.get(case.study_instance_uid, "quick")
+    kind = plan.get(case.study_instance_uid, plan.get(EVERY, "quick"))
     mask = model.mask if model.manifest.needs_brain_for else None
     poisoned = replace(model, runtime=TorchRuntime(_Poisoned(kind), "cpu"), mask=mask)
     return _segment_case(case, poisoned, *rest, **more)

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from node import settings, supervise
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+LOCKS = sorted(ROOT.glob("requirements*.lock"))
 DOCKERFILES = ("Dockerfile", "deploy/compose/viewer/Dockerfile")
 with pytest.MonkeyPatch.context() as token:
     token.setenv("NEUROSEG_WEB__TOKENS", "operator test 0123456789abcdefghijklmnop")
@@ -29,6 +32,15 @@ ORTHANC = json.loads((ROOT / "deploy/compose/orthanc/orthanc.json").read_text())
 def instructions(name: str, word: str) -> list[str]:
     text = (ROOT / name).read_text().replace("\\\n", " ")
     return re.findall(rf"(?m)^{word} +(.*)$", text)
+
+
+def pins(lock: Path) -> dict[str, tuple[str, frozenset[str]]]:
+    """Return version and hashes by the name of a package."""
+    found = {}
+    for block in re.split(r"\n(?=[a-z])", lock.read_text().partition("\n")[2]):
+        name, version = re.match(r"([\w.-]+)==(\S+)", block).groups()  # type: ignore[union-attr]
+        found[name] = version, frozenset(re.findall(r"--hash=sha256:([0-9a-f]{64})", block))
+    return found
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -53,7 +65,31 @@ def test_images_end_without_rights_and_names_of_images_are_whole(name: str) -> N
 def test_the_lock_gives_the_torch_that_the_project_asks_for() -> None:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     (torch,) = [one for one in wanted if one.startswith("torch==")]
-    assert torch in (ROOT / "requirements.lock").read_text().splitlines()
+    for lock in LOCKS:
+        assert f"{torch} \\" in lock.read_text().splitlines()
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda one: one.stem)
+def test_every_version_in_a_lock_has_hashes_and_is_the_same_in_all(lock: Path) -> None:
+    found = pins(lock)
+    assert found
+    assert all(hashes for _, hashes in found.values())
+    everything = pins(ROOT / "requirements-test.lock")
+    assert found.items() <= everything.items()
+
+
+def test_the_lock_of_a_node_holds_what_the_project_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for lock, wanted in (
+        ("requirements.lock", project["dependencies"] + extras["nnunet"]),
+        ("requirements-fetch.lock", extras["fetch"]),
+        ("requirements-test.lock", [one for extra in extras.values() for one in extra]),
+    ):
+        found = pins(ROOT / lock)
+        for requirement in map(Requirement, wanted):
+            version, _ = found[canonicalize_name(requirement.name)]
+            assert version in requirement.specifier, requirement
 
 
 def test_the_image_comes_with_settings_that_the_node_takes() -> None:
@@ -83,7 +119,7 @@ def test_every_volume_and_mounted_file_is_there() -> None:
 
 def test_archive_and_node_reach_each_other() -> None:
     (modality,) = ORTHANC["DicomModalities"].values()
-    assert modality == [NODE.receive.ae_title, "node", NODE.receive.port]
+    assert modality == [NODE.receive.ae_title, "${NEUROSEG_RECEIVER:-node}", NODE.receive.port]
     (destination,) = NODE.destinations
     assert (destination.host, destination.port) == ("orthanc", ORTHANC["DicomPort"])
     assert destination.ae_title == ORTHANC["DicomAet"]
@@ -92,7 +128,12 @@ def test_archive_and_node_reach_each_other() -> None:
     assert {"node", "orthanc"} < set(SERVICES)
 
 
-MANY: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose/many.yml").read_text())
+class _Compose(yaml.SafeLoader):  # type: ignore[misc]  # untyped
+    """Reads `!override` as the value that it stands before."""
+
+
+_Compose.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+MANY: dict[str, Any] = yaml.load((ROOT / "deploy/compose/many.yml").read_text(), _Compose)
 ROLES = {
     name: service
     for name, service in MANY["services"].items()
@@ -125,12 +166,13 @@ def test_many_containers_share_one_database(name: str, monkeypatch: pytest.Monke
     assert database["POSTGRES_PASSWORD"] == "${POSTGRES_PASSWORD:-" + f"{url.password}" + "}"
 
 
-def test_many_containers_are_sealed_and_publish_nothing_more() -> None:
+def test_many_containers_are_sealed_and_publish_no_other_ports() -> None:
+    published = {name: one["ports"] for name, one in MANY["services"].items() if "ports" in one}
+    assert published == {"node": [], "balancer": SERVICES["node"]["ports"]}
     for name, service in MANY["services"].items():
         whole = {**SERVICES.get(name, {}), **service}
         assert whole["cap_drop"] == ["ALL"]
-        assert whole["read_only"]
-        assert "ports" not in service
+        assert whole.get("read_only") or name == "orthanc"
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
             is_known = source in COMPOSE["volumes"] | MANY["volumes"]
@@ -144,5 +186,4 @@ def test_the_balancer_stands_before_every_receiver() -> None:
     servers = re.findall(r"(?m)^ +server (\S+) (\S+)$", told)
     assert servers == [(name, f"{name}:{NODE.receive.port}") for name in receivers]
     assert re.findall(r"(?m)^ +bind :(\d+)$", told) == [str(NODE.receive.port)]
-    # where the archive and the published port look for the node
-    assert MANY["services"]["balancer"]["network_mode"] == "service:node"
+    assert MANY["services"]["orthanc"]["environment"] == {"NEUROSEG_RECEIVER": "balancer"}
