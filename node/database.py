@@ -61,6 +61,7 @@ def _postgresql_patience(url: sa.URL) -> dict[str, Any]:
     return {
         "options": " ".join(options),
         "connect_timeout": 10,
+        "client_encoding": "utf8",  # a database of bytes (SQL_ASCII) would answer in bytes
         **LOST_SERVER,
     }
 

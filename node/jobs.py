@@ -174,6 +174,7 @@ def lasting(url: str) -> str:
     if parsed.get_backend_name() == "sqlite":
         return url
     limits = {name: str(value) for name, value in database.LOST_SERVER.items()}
+    limits["client_encoding"] = "utf8"
     return parsed.set(query={**limits, **parsed.query}).render_as_string(hide_password=False)
 
 

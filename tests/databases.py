@@ -138,10 +138,11 @@ class Postgres:
         values = " ".join(f"-c{key}={value}" for key, value in said.items())
         return f"{self.url(_USER)}?{urlencode({'options': values}, quote_via=quote)}"
 
-    def fresh_database(self) -> str:
+    def fresh_database(self, encoding: str = "UTF8") -> str:
         """Return the address of a new empty database."""
         name = f"neuroseg_{uuid.uuid4().hex}"
-        self.execute(f"CREATE DATABASE {name}")
+        options = f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        self.execute(f"CREATE DATABASE {name} {options}")
         return self.url(name)
 
     def _leave_small_disk(self) -> None:

@@ -209,5 +209,15 @@ def test_a_connection_of_the_engine_gives_up_a_server_that_is_gone(postgres: Pos
         assert connection.info.get_parameters()["tcp_user_timeout"] == "1000"
 
 
+def test_a_database_that_knows_no_encoding_answers_in_text(postgres: Postgres) -> None:
+    url = postgres.fresh_database("SQL_ASCII")
+    ledger = Ledger(url)
+    ledger.beat("grün/work", role="work", host="h", pid=1, detail={"port": 1})
+    assert [row.executor_id for row in ledger.workers()] == ["grün/work"]
+    ledger.close()
+    with psycopg.connect(jobs.lasting(url)) as connection:
+        assert connection.execute("SELECT 'grün'::text").fetchone() == ("grün",)
+
+
 def test_the_address_of_a_file_stays_as_it_is() -> None:
     assert jobs.lasting("sqlite:////var/spool/jobs.sqlite") == "sqlite:////var/spool/jobs.sqlite"
