@@ -57,7 +57,9 @@ class DemoFailedError(Exception):
 
 
 def run(folder: Path, *, seed: int, once: bool) -> int:
-    """Run the demonstration below `folder`; return the exit code."""
+    """Run the demonstration below `folder` until it is through or stopped; return the exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: archive and node end with us
+        signal.signal(number, signal.default_int_handler)
     folder = folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True)
     archive = choose_archive(folder / "archive")

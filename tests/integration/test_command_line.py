@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from converters import phantom
 from tests.nodes import MODEL, ROOT
 from tests.peers import free_port
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -158,6 +160,25 @@ def test_the_demonstration_ends_well_and_finds_the_tumour(tmp_path: Path) -> Non
     (line,) = [line for line in done.stdout.splitlines() if "whole tumour" in line]
     assert float(line.split()[-1]) > 0.85
     assert "Status page: http://127.0.0.1:" in done.stdout
+
+
+def test_a_demonstration_that_is_told_to_end_leaves_nothing_running(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "node", "demo", "--folder", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as demo:
+        wait_until(lambda: list(tmp_path.glob("*/node.log")), 60, "the node to be started")
+        assert len(running(tmp_path)) > 1
+        demo.terminate()
+        assert demo.wait(60) == 0
+    assert running(tmp_path) == []
+
+
+def running(folder: Path) -> list[str]:
+    """Return the command lines of the processes that name a folder."""
+    found = []
+    for one in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(one.read_text(encoding="utf-8").replace("\0", " "))
+    return [one for one in found if str(folder) in one]
 
 
 def test_help_answers_for_every_command() -> None:
