@@ -185,18 +185,17 @@ class Likeness:
         """Return the mutual information, nats; 0 where the volumes hardly overlap."""
         index, beyond = self._look_up(pull)
         values, _ = _interpolated(self._moving.values, index, has_slope=False)
-        joint, _ = self._joint(values, beyond.max(axis=0) <= _HALF)
+        joint, *_ = self._joint(values, beyond)
         return float((joint * _log_ratio(joint)).sum())
 
     def value_and_slope(self, pull: Array) -> tuple[float, Array]:
         """Return the mutual information and its derivative by the pull, nats per mm."""
         index, beyond = self._look_up(pull)
         values, slopes = _interpolated(self._moving.values, index, has_slope=True)
-        is_inside = beyond.max(axis=0) <= _HALF
-        joint, cell = self._joint(values, is_inside)
+        joint, cell, count = self._joint(values, beyond)
         ratio = _log_ratio(joint)
         gain = np.zeros(_CELLS, np.float32)
-        gain[: ratio.size] = ratio.ravel() / max(int(np.count_nonzero(is_inside)), 1)
+        gain[: ratio.size] = ratio.ravel() / count
         gain[:-1] = np.diff(gain)
         near, far = gain.take(cell), gain[BINS:].take(cell)
         slopes *= near + self._share * (far - near)
@@ -212,13 +211,12 @@ class Likeness:
         within = np.clip(index, 0.0, last)
         return within, np.abs(index - within)
 
-    def _joint(
-        self, values: Samples, is_inside: NDArray[np.bool_]
-    ) -> tuple[Array, NDArray[np.intp]]:
-        """Return the joint frequencies (reference, moving) and each sample's first cell.
+    def _joint(self, values: Samples, beyond: Samples) -> tuple[Array, NDArray[np.intp], int]:
+        """Return the joint frequencies (reference, moving), each sample's first cell, their number.
 
         Samples outside are put where no gain is; where most are, so are all.
         """
+        is_inside = beyond.max(axis=0) <= _HALF
         count = int(np.count_nonzero(is_inside))
         if count < _LEAST_OVERLAP * len(values):
             count, is_inside = 1, np.zeros_like(is_inside)
@@ -232,7 +230,7 @@ class Likeness:
             (BINS + 1, both),
         ):
             counts[step:] += np.bincount(cell, weights, _CELLS)[: _CELLS - step]
-        return counts[: BINS * BINS].reshape(BINS, BINS) / count, cell
+        return counts[: BINS * BINS].reshape(BINS, BINS) / count, cell, count
 
     def _by_pull(self, pull: Array, pushes: Samples) -> Array:
         """Return what pushes of samples in the moving volume, per index, add up to."""

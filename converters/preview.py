@@ -6,7 +6,6 @@ the patient's right on the left, anterior on top.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy import ndimage
 
-from converters import planes
+from converters import planes, png
 from converters.errors import GridMismatchError
 from converters.volume import LabelMap, Segment, Volume
 
@@ -35,7 +34,6 @@ _LEGEND_WIDTH = 264
 _MARK = 16
 _TEXT_WIDTH = 206
 _SMALLEST_ML = 0.05
-_FAST = 2  # a quarter of the default's time for a tenth more bytes
 _PAD = 16
 
 Rgb = tuple[int, int, int]
@@ -75,10 +73,7 @@ def render_preview(volume: Volume, label_map: LabelMap, *, caption: str) -> byte
     window = _window(volume.intensities)
     view = _cropped(_view(volume, label_map), floor=_FOREGROUND_SHARE * window[1])
     picture = _drawn(view, window, label_map.segments)
-    page = _page(picture, label_map, caption)
-    file = io.BytesIO()
-    page.save(file, "PNG", compress_level=_FAST)
-    return file.getvalue()
+    return png.packed(_page(picture, label_map, caption))
 
 
 def _view(volume: Volume, label_map: LabelMap) -> _View:

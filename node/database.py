@@ -27,6 +27,9 @@ LOST_SERVER: Final = {
 }
 """By what a connection to a PostgreSQL finds out that nobody is there any more."""
 
+CONNECTION: Final = {**LOST_SERVER, "client_encoding": "utf8"}
+"""What every connection to one asks for; a database of bytes (SQL_ASCII) would answer in bytes."""
+
 
 def _configure_sqlite(engine: Engine) -> None:
     @sa.event.listens_for(engine, "connect")
@@ -61,8 +64,7 @@ def _postgresql_patience(url: sa.URL) -> dict[str, Any]:
     return {
         "options": " ".join(options),
         "connect_timeout": 10,
-        "client_encoding": "utf8",  # a database of bytes (SQL_ASCII) would answer in bytes
-        **LOST_SERVER,
+        **CONNECTION,
     }
 
 

@@ -173,9 +173,8 @@ def lasting(url: str) -> str:
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return url
-    limits = {name: str(value) for name, value in database.LOST_SERVER.items()}
-    limits["client_encoding"] = "utf8"
-    return parsed.set(query={**limits, **parsed.query}).render_as_string(hide_password=False)
+    ours = {name: str(value) for name, value in database.CONNECTION.items()}
+    return parsed.set(query={**ours, **parsed.query}).render_as_string(hide_password=False)
 
 
 class Jobs:

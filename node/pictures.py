@@ -6,7 +6,6 @@ patient; of the headers only the date of the study is read.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Final
 import pydicom
 from PIL import Image
 
+from converters import png
 from converters.preview import render_preview
 from converters.summary_cover import Row, Words
 from converters.summary_pictures import Page, draw_pages, sequence
@@ -31,7 +31,6 @@ _SECOND: Final = ("flair", "t1gd", "t2", "t1")
 _LEAST_ML: Final = 0.05
 _MOST_LESIONS: Final = 3  # the largest come first; the report has them all
 _DATE_DIGITS: Final = 8
-_FAST: Final = 2  # a quarter of the default's time for a tenth more bytes
 
 
 def volumes_of(case: AssembledCase, spool: Spool) -> list[Volume]:
@@ -77,9 +76,7 @@ def draw(
 
 
 def _write(page: Page, part: Path) -> None:
-    file = io.BytesIO()
-    Image.fromarray(page.pixels).save(file, "PNG", compress_level=_FAST)
-    part.write_bytes(file.getvalue())
+    part.write_bytes(png.packed(Image.fromarray(page.pixels)))
 
 
 def _roles(case: AssembledCase) -> tuple[Role, ...]:
