@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from node import logs
+from node.demo.archive import DemoArchive
 from node.jobs import Jobs, Worker
 from node.ledger import Ledger
 from node.spool import Spool
@@ -31,6 +32,15 @@ def realdata() -> Path:
     folder = peers.real_data_folder()
     assert folder is not None
     return folder
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[DemoArchive]:
+    """Run the demonstration's own archive, empty."""
+    archive = DemoArchive(tmp_path / "archive")
+    archive.start()
+    yield archive
+    archive.stop()
 
 
 @pytest.fixture

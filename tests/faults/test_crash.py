@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ import pytest
 from node.cases import Stage
 from node.demo.archive import DemoArchive
 from node.reading import LedgerReader
-from tests import tiny_models
 from tests.faults import storm
 from tests.nodes import PLAIN, POISONED, ROOT, RunningNode, destination, push
 from tests.peers import Orthanc, require
@@ -30,24 +28,6 @@ BOUNDARIES = [
 # Registration takes most of a case's time, and is not what this is about.
 QUICK = {"align": 'registration = "off"'}
 CRASHING = (sys.executable, "-m", "tests.faults.crashing_node")
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[DemoArchive]:
-    archive = DemoArchive(tmp_path / "archive")
-    archive.start()
-    yield archive
-    archive.stop()
-
-
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory: pytest.TempPathFactory) -> SmallStudies:
-    return SmallStudies(tmp_path_factory.mktemp("drawn"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.written(tmp_path_factory.mktemp("model") / "tiny", skull="any")
 
 
 class Scene:

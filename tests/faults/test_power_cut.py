@@ -28,11 +28,6 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return power_cut.library(tmp_path_factory.mktemp("shim"))
 
 
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory: pytest.TempPathFactory) -> SmallStudies:
-    return SmallStudies(tmp_path_factory.mktemp("drawn"))
-
-
 def _cut_in_mid_study(
     folder: Path, disk: FragileDisk, studies: SmallStudies, *, first: int, after: int
 ) -> Load:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 
 from node import tables
 from node.demo.archive import DemoArchive
-from tests import tiny_models
+from tests.faults.audit import asked
 from tests.faults.storm import NODE
 from tests.nodes import PLAIN, ROOT, RunningNode, destination, push
 from tests.small_studies import SmallStudies
@@ -29,17 +29,14 @@ _DUMPS = sorted((ROOT / "tests" / "schemas").glob("*.sql"))
 _NEWER = tables.SCHEMA_VERSION + 1
 
 
-def _asked(ledger: Path, query: str) -> list[Any]:
-    with (
-        suppress(sqlite3.Error),
-        closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as it,
-    ):
-        return [row[0] for row in it.execute(query)]
-    return []
+def _asked(spool: Path, query: str) -> list[Any]:
+    with suppress(sqlite3.Error):
+        return [found for (found,) in asked(spool, query)]
+    return []  # it is not there yet
 
 
 def _version(spool: Path) -> int:
-    (found,) = _asked(spool / "ledger.sqlite", "SELECT schema_version FROM ledger_meta")
+    (found,) = _asked(spool, "SELECT schema_version FROM ledger_meta")
     return int(found)
 
 
@@ -62,24 +59,6 @@ def _write_as(dump: Path, ledger: Path) -> None:
             )
         connection.commit()
     newer.unlink()
-
-
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory: pytest.TempPathFactory) -> SmallStudies:
-    return SmallStudies(tmp_path_factory.mktemp("drawn"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.written(tmp_path_factory.mktemp("model") / "tiny", skull="any")
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[DemoArchive]:
-    archive = DemoArchive(tmp_path / "archive")
-    archive.start()
-    yield archive
-    archive.stop()
 
 
 @pytest.fixture
@@ -114,14 +93,15 @@ def test_studies_under_way_are_finished_by_the_new_version_and_from_the_backup(
 ) -> None:
     whole, half = (studies.written(number, tmp_path / str(number)) for number in (1, 2))
     old, copy = node("receive"), tmp_path / "copy"
-    ledger = old.spool / "ledger.sqlite"
     with old, old.beside("work", {}):  # nobody infers: the first study stops in mid pipeline
-        wait_until(lambda: len(_asked(ledger, "SELECT role FROM worker")) == 2, 90.0, "both roles")
+        wait_until(
+            lambda: len(_asked(old.spool, "SELECT role FROM worker")) == 2, 90.0, "both roles"
+        )
         assert set(push(half[:9], old.dicom_port)) == set(push(whole, old.dicom_port)) == {0}
         states = "SELECT state FROM imaging_case ORDER BY state"
         under_way = ["assembled", "receiving"]
-        wait_until(lambda: _asked(ledger, states) == under_way, 90.0, "both to be there")
-    _write_as(dump, ledger)
+        wait_until(lambda: _asked(old.spool, states) == under_way, 90.0, "both to be there")
+    _write_as(dump, old.spool / "ledger.sqlite")
     command = [*PLAIN, "spool", "--config", str(old.config), "backup", str(copy)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -39,14 +38,6 @@ MOTION_KEYS = {"role", "is_applied", "shift_mm", "rotation_deg", "reason"}
 def closed(small_study: WrittenStudy, spool: Spool, ledger: Ledger) -> CaseRow:
     take_in(small_study.interleaved, spool, ledger)
     return close(spool, ledger)
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[DemoArchive]:
-    archive = DemoArchive(tmp_path / "archive")
-    archive.start()
-    yield archive
-    archive.stop()
 
 
 def test_each_stage_may_run_twice_and_the_result_is_the_same_bytes(

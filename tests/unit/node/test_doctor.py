@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,14 +40,6 @@ def finding(name: str, settings: Settings, config: Path | None = None) -> Findin
     (found,) = [one for one in doctor.checks(settings, config) if one.name == name]
     assert bool(found.advice) is not found.ok
     return found
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[DemoArchive]:
-    archive = DemoArchive(tmp_path / "archive")
-    archive.start()
-    yield archive
-    archive.stop()
 
 
 def test_a_sound_node_has_no_complaint_and_nothing_is_left_behind(tmp_path: Path) -> None:

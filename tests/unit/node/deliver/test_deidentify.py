@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +48,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Datase
             setattr(ds, keyword, value)
     sr_examples.write_report(folder, sr_examples.two_lesions(sources), sources)
     return folder, sources
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[DemoArchive]:
-    archive = DemoArchive(tmp_path / "archive")
-    archive.start()
-    yield archive
-    archive.stop()
 
 
 def _destination(**values: Any) -> Destination:  # noqa: ANN401 - settings

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from pydicom.dataset import Dataset
 
 from node.cases import Transport
@@ -20,14 +18,6 @@ from tests.scripted_peers import (
     stored_answer,
     stow_destination,
 )
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[DemoArchive]:
-    archive = DemoArchive(tmp_path / "archive")
-    archive.start()
-    yield archive
-    archive.stop()
 
 
 def test_a_dimse_destination_gets_a_c_store(archive: DemoArchive, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,6 @@ from node.deliver import store_scu
 from node.demo.archive import DemoArchive, OrthancArchive, choose_archive
 from node.errors import PeerUnavailableError
 from tests.scripted_peers import data_set_bytes, dimse_destination, small_object
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[DemoArchive]:
-    archive = DemoArchive(tmp_path / "archive")
-    archive.start()
-    yield archive
-    archive.stop()
 
 
 def test_an_instance_is_found_by_study_and_modality(archive: DemoArchive, tmp_path: Path) -> None:

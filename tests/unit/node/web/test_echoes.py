@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
@@ -23,14 +22,6 @@ from tests.waiting import wait_until
 from tests.web_cases import WebNode, served
 
 TOKENS = "\n".join(f"{role} {role} {role}-{'x' * 24}" for role in ("viewer", "machine"))
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[DemoArchive]:
-    made = DemoArchive(tmp_path / "archive")
-    made.start()
-    yield made
-    made.stop()
 
 
 def _named(name: str, destination: Destination) -> Destination:
