@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy import ndimage, optimize
 from torch import Tensor
 
+from converters import sampling
+from converters.sampling import HALF
 from converters.volume import Box, Grid, Volume
 from inference.declarations import Infer, Normalise
 from inference.errors import ModelUnusableError
@@ -30,8 +32,8 @@ _IN_LPS: Final = {
     "S": (0.0, 0.0, 1.0),
     "I": (0.0, 0.0, -1.0),
 }
-_SPLINE_ORDER: Final = {"linear": 1, "cubic": 3}
-_EDGE = 1e-6  # voxels; keeps points on a volume's border inside it
+_CUBIC: Final = 3
+_EDGE = 1e-6  # voxels; keeps what ends on a border inside it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -170,15 +172,17 @@ def resample(
     """
     to_source = np.linalg.inv(volume.grid.index_to_lps_mm) @ grid.index_to_lps_mm
     reach = np.abs(to_source[:3, :3]).max(axis=1)  # source voxels per step of the grid
+    margin = HALF * np.maximum(reach, 1.0)
+    if interpolation == "linear":
+        return sampling.linear(volume.intensities, to_source, grid.shape, margin)
     values: NDArray[np.float32] = ndimage.affine_transform(
         volume.intensities,
         to_source[:3, :3],
         to_source[:3, 3],
         grid.shape,
-        order=_SPLINE_ORDER[interpolation],
+        order=_CUBIC,
         mode="nearest",
     )
-    margin = 0.5 * np.maximum(reach, 1.0) + _EDGE
     for axis, count in enumerate(volume.grid.shape):
         index = _along(to_source, axis, grid.shape)
         values[(index < -margin[axis]) | (index > count - 1 + margin[axis])] = 0.0
