@@ -7,12 +7,13 @@ the affine maps those indices to patient RAS millimetres, the opposite of LPS in
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import nibabel as nib
 import numpy as np
@@ -34,7 +35,7 @@ _REVERSED: Final = np.array(
     [[0.0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
 )  # (slice, row, column) to (column, row, slice) and back
 _SCANNER: Final = 1  # sform and qform code: positions of the scanner
-_COMPRESSION: Final = 1  # 6 takes four times as long for a tenth less
+_WITH_GZIP_HEADER: Final = 31  # of the largest window, 15
 GZIP: Final = b"\x1f\x8b"
 _UNITS: Final = ("mm", "unknown")
 
@@ -99,9 +100,47 @@ def save(image: Any, path: Path) -> None:  # noqa: ANN401
         if path.suffix != ".gz":
             image.to_stream(file)
             return
-        # neither name nor time go into the file, so that the same case gives the same bytes
-        with gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as packed:
-            image.to_stream(packed)
+        packed = _Packed(file)
+        image.to_stream(packed)
+        packed.finish()
+
+
+class _Packed(io.RawIOBase):
+    """Compresses what is written to it.
+
+    Neither name nor time go into the file, so that the same case gives the same bytes. Only runs
+    of equal bytes are shortened, and the rest is coded by frequency: noise has no other
+    repetitions, and looking for them takes two to three times as long.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file, self._byte_count = file, 0
+        self._packer = zlib.compressobj(
+            zlib.Z_BEST_SPEED, wbits=_WITH_GZIP_HEADER, strategy=zlib.Z_RLE
+        )
+
+    def write(self, content: Any) -> int:  # noqa: ANN401 - bytes, or an array's memory
+        """Take more; return how much it was."""
+        count = memoryview(content).nbytes
+        self._byte_count += count
+        self._file.write(self._packer.compress(content))
+        return count
+
+    def tell(self) -> int:
+        """Return how much was written."""
+        return self._byte_count
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go on, over zeros, to where nibabel wants to write next."""
+        if whence != io.SEEK_SET or offset < self._byte_count:
+            raise io.UnsupportedOperation("what was written is packed")
+        self.write(bytes(offset - self._byte_count))
+        return offset
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._file.write(self._packer.flush())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
