@@ -6,6 +6,7 @@ rigid pull, and the joint histogram says how well one intensity predicts the oth
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -91,8 +92,10 @@ def coarser(volume: Volume, spacing_mm: float) -> Volume:
         count = values.shape[axis]
         block = max(1, min(round(spacing_mm / spacing), count // _FEWEST))
         end = count // block * block
-        cuts = [(slice(None),) * axis + (slice(part, end, block),) for part in range(block)]
-        values = np.mean([values[cut] for cut in cuts], axis=0, dtype=np.float32)
+        parts = [
+            values[(slice(None),) * axis + (slice(part, end, block),)] for part in range(block)
+        ]
+        values = functools.reduce(np.add, parts) / np.float32(block)
         matrix[:3, 3] += matrix[:3, axis] * ((block - 1) / 2)
         matrix[:3, axis] *= block
     shape = (values.shape[0], values.shape[1], values.shape[2])

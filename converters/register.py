@@ -8,6 +8,7 @@ agree, is it a fit at all, does a mirrored head fit better?
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -46,6 +47,8 @@ _EVERY: Final = 50  # voxel of the head at which a displacement is measured
 _PER_NAT: Final = 1000.0  # brings the optimiser's gradient to the size that it expects
 
 Pull = NDArray[np.float64]
+Copies = Mapping[float, Copy]
+"""Of one volume, by the spacing that was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,8 +97,8 @@ class Motion:
 class _Pair:
     """Copies of both volumes, coarse to fine, and the point that rotations turn about."""
 
-    reference: dict[float, Copy]
-    moving: dict[float, Copy]
+    reference: Copies
+    moving: Copies
     centre_mm: NDArray[np.float64]
 
     def likeness(self, level_mm: float, count: int, seed: int) -> Likeness:
@@ -121,6 +124,7 @@ def register(
     moving: Volume,
     reference: Volume,
     *,
+    copies: Copies | None = None,
     largest_shift_mm: float = 60.0,
     largest_rotation_deg: float = 30.0,
 ) -> Motion:
@@ -130,6 +134,8 @@ def register(
     ----------
     moving, reference : Volume
         Of one head, whole or stripped; each on its own grid.
+    copies : Copies, optional
+        What `copies_of` gives for the reference; several volumes are moved onto one.
     largest_shift_mm : float
         Largest mean displacement; only where both volumes claim one frame of reference, as
         positions of different frames say nothing of each other.
@@ -143,7 +149,7 @@ def register(
     MotionTooLargeError
         The motion is beyond the limits.
     """
-    pair = _pair(moving, reference)
+    pair = _pair(moving, copies or copies_of(reference))
     starts = _followed(pair)
     pull, disagreement_mm = _refined(pair, starts)
     found = _judged(pair, pull, disagreement_mm, moving.role)
@@ -164,18 +170,18 @@ def moved(volume: Volume, motion: Motion, reference: Grid) -> Volume:
     return Volume(intensities=volume.intensities, grid=grid, role=volume.role)
 
 
-def _pair(moving: Volume, reference: Volume) -> _Pair:
-    copies = _pyramid(reference)
-    centre_mm = copies[_MIDDLE_MM].centre_mm
-    return _Pair(reference=copies, moving=_pyramid(moving), centre_mm=centre_mm)
-
-
-def _pyramid(volume: Volume) -> dict[float, Copy]:
+def copies_of(volume: Volume) -> Copies:
+    """Return the copies that a volume is compared by."""
     copies = {}
     for level in (_FINE_MM, _MIDDLE_MM, _COARSE_MM):
         volume = coarser(volume, level)
         copies[level] = binned(volume)
     return copies
+
+
+def _pair(moving: Volume, reference: Copies) -> _Pair:
+    centre_mm = reference[_MIDDLE_MM].centre_mm
+    return _Pair(reference=reference, moving=copies_of(moving), centre_mm=centre_mm)
 
 
 def _followed(pair: _Pair) -> Pull:

@@ -116,10 +116,12 @@ def _motions(volumes: Mapping[Role, Volume], to: Role, rules: Align) -> dict[Rol
         return {}
     reference = volumes[to]
     align.check_one_frame([reference])
+    copies = register.copies_of(reference)
     return {
         role: register.register(
             volume,
             reference,
+            copies=copies,
             largest_shift_mm=rules.largest_shift_mm,
             largest_rotation_deg=rules.largest_rotation_deg,
         )
