@@ -209,11 +209,11 @@ def read_label_map(
         The file is damaged, not 3-D, not placed in space, or holds a value that is no label.
     """
     content = _read(path, dimensions=3)
-    values = content.values
-    if values.min() < 0 or values.max() > len(segments) or (values % 1).any():
+    labels = _whole(content.values, len(segments))
+    if labels is None:
         raise NiftiUnusableError(reason=f"values beside 0 and {len(segments)} labels")
     return LabelMap(
-        labels=values.astype(np.uint8),
+        labels=labels,
         grid=content.grid(frame_of_reference_uid),
         segments=segments,
         model_id=model_id,
@@ -239,15 +239,24 @@ def read_layers(
     values = content.values
     if len(values) != len(segments):
         raise NiftiUnusableError(reason=f"{len(values)} layers, expected {len(segments)}")
-    if values.min() < 0 or values.max() > most or (values % 1).any():
+    whole = _whole(values, most)
+    if whole is None:
         raise NiftiUnusableError(reason=f"values that are not whole or not 0 to {most}")
     return Layers(
-        values=values.astype(np.uint8),
+        values=whole,
         most=most,
         grid=content.grid(frame_of_reference_uid),
         segments=segments,
         model_id=model_id,
     )
+
+
+def _whole(values: NDArray[np.float32], most: int) -> NDArray[np.uint8] | None:
+    """Return values as bytes; None where one is not whole or not 0 to `most`, which is a byte."""
+    if values.min() < 0 or values.max() > most:
+        return None
+    whole = values.astype(np.uint8)
+    return whole if np.array_equal(whole, values) else None
 
 
 def _read(path: Path, *, dimensions: int) -> _Content:

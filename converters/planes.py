@@ -7,6 +7,7 @@ the patient's right on the left of axial and coronal planes, anterior on the lef
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -269,11 +270,27 @@ def border(mask: Volume, plane: Plane) -> Image.Image:
     """
     fine = plane.grid(mask.grid.frame_of_reference_uid, fine=_FINE)
     inside = align.on_grid(mask, fine).intensities[0] >= _HALF
-    line = inside & (ndimage.distance_transform_edt(inside) <= _LINE * _FINE)
-    if inside.all():
-        line[:] = False  # the distance to nothing is undefined
+    line = inside & ~core(inside, _LINE * _FINE)
     opaque = Image.fromarray(line.astype(np.uint8) * np.uint8(255))
     return opaque.resize(plane.size[::-1], Image.Resampling.BOX)
+
+
+def core(area: NDArray[np.bool_], depth: float) -> NDArray[np.bool_]:
+    """Return which pixels of an area have none within `depth` that is outside it.
+
+    Beyond the picture nothing is outside. A disc, row by row: much quicker than the distance of
+    every pixel, for the few that a line is wide.
+    """
+    reach = int(depth)
+    wide = np.pad(area, reach, constant_values=True)
+    height, width = area.shape
+    found = area.copy()
+    for down in range(-reach, reach + 1):
+        row = wide[reach + down : reach + down + height]
+        aside = int(math.sqrt(depth * depth - down * down))
+        for right in range(-aside, aside + 1):
+            found &= row[:, reach + right : reach + right + width]
+    return found
 
 
 def overlaid(picture: Image.Image, outlines: Drawn) -> Image.Image:

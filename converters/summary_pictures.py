@@ -124,11 +124,13 @@ def _scene(volumes: Sequence[Volume], label_map: LabelMap, words: Words) -> _Sce
 
 def _lesion_centre(label_map: LabelMap) -> NDArray[np.float64] | None:
     """Return the labelled voxel closest to the centroid of the largest part, LPS mm."""
-    parts, count = ndimage.label(label_map.labels > 0)
-    if not count:
+    (box,) = ndimage.find_objects(label_map.labels > 0, max_label=1)
+    if box is None:
         return None
+    parts, _ = ndimage.label(label_map.labels[box] > 0)
     largest = int(np.bincount(parts.ravel())[1:].argmax()) + 1
-    points_mm = label_map.grid.lps_mm(np.argwhere(parts == largest).astype(np.float64))
+    points = np.argwhere(parts == largest) + [one.start for one in box]
+    points_mm = label_map.grid.lps_mm(points.astype(np.float64))
     away_mm = np.linalg.norm(points_mm - points_mm.mean(axis=0), axis=1)
     return np.asarray(points_mm[away_mm.argmin()])
 

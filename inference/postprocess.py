@@ -136,9 +136,12 @@ def labels_on_reference(
 
 def _is_something(scores: Tensor, reading: Reading) -> Tensor:
     """Return where some label holds, from (classes, ...) scores in the network's order."""
+    found = torch.zeros_like(scores[0], dtype=torch.bool)
     if reading.activation == "softmax":
-        return scores.argmax(dim=0) != reading.output_indices[0]
-    found = torch.zeros(scores.shape[1:], dtype=torch.bool)
+        background, *labels = reading.output_indices
+        for index in labels:
+            found |= scores[index] > scores[background]
+        return found
     for index, threshold in zip(reading.output_indices, reading.thresholds, strict=True):
         found |= scores[index] >= math.log(threshold / (1.0 - threshold))
     return found

@@ -82,20 +82,12 @@ def prepare(
     ModelUnusableError
         The manifest needs to know where the brain is, and nobody says it.
     """
-    if brain is None and manifest.needs_brain_for:
-        raise ModelUnusableError(
-            field=manifest.needs_brain_for[0], reason="it needs a brain mask network"
-        )
-    space = manifest.space
-    grid = model_grid(reference, space.spacing_mm, space.orientation)
+    grid, inside = _needed(reference, manifest, brain)
     channels = np.zeros((len(volumes), *grid.shape), dtype=np.float32)
     for channel, volume in zip(channels, volumes, strict=True):
         if volume is not None:
-            channel[...] = resample(volume, grid, space.interpolation)
-    inside = np.ones(grid.shape, dtype=np.bool_)
-    if brain is not None and manifest.needs_brain_for:
-        inside = brain(grid)
-    if space.skull == "stripped":
+            channel[...] = resample(volume, grid, manifest.space.interpolation)
+    if manifest.space.skull == "stripped":
         np.copyto(channels, 0.0, where=~inside)
     box = box_of(channels, inside, manifest.infer, grid.spacing_mm)
     channels, inside, grid = np.ascontiguousarray(channels[:, *box]), inside[box], grid.part(box)
@@ -103,6 +95,25 @@ def prepare(
         if volume is not None:
             normalise(channel, manifest.normalise, inside)
     return Prepared(channels=torch.from_numpy(channels), grid=grid, reference=reference)
+
+
+def _needed(
+    reference: Grid, manifest: Manifest, brain: Callable[[Grid], NDArray[np.bool_]] | None
+) -> tuple[Grid, NDArray[np.bool_]]:
+    """Return the part of the model's grid that the network can need, and which voxels count."""
+    if brain is None and manifest.needs_brain_for:
+        raise ModelUnusableError(
+            field=manifest.needs_brain_for[0], reason="it needs a brain mask network"
+        )
+    space = manifest.space
+    grid = model_grid(reference, space.spacing_mm, space.orientation)
+    if brain is None or not manifest.needs_brain_for:
+        return grid, np.ones(grid.shape, dtype=np.bool_)
+    inside = brain(grid)
+    if space.skull != "stripped" and manifest.infer.crop != "brain":
+        return grid, inside
+    box = _around(inside, manifest.infer, grid.spacing_mm)
+    return grid.part(box), inside[box]
 
 
 def model_grid(
@@ -287,12 +298,16 @@ def box_of(
     spacing_mm : tuple of float
         Of the grid.
     """
-    whole = (slice(0, brain.shape[0]), slice(0, brain.shape[1]), slice(0, brain.shape[2]))
-    if plan.crop == "none":
-        return whole
-    kept = brain if plan.crop == "brain" else (channels != 0.0).any(axis=0)
+    if plan.crop == "brain":
+        return _around(brain, plan, spacing_mm)
+    return _around((channels != 0.0).any(axis=0), plan, spacing_mm)
+
+
+def _around(kept: NDArray[np.bool_], plan: Infer, spacing_mm: tuple[float, float, float]) -> Box:
+    """Return the box of what is kept, with the plan's margin; everything where that is nothing."""
+    whole = (slice(0, kept.shape[0]), slice(0, kept.shape[1]), slice(0, kept.shape[2]))
     (found,) = ndimage.find_objects(kept, max_label=1)
-    if found is None:
+    if plan.crop == "none" or found is None:
         return whole
     more = [math.ceil(plan.crop_margin_mm / step - _EDGE) for step in spacing_mm]
     x, y, z = (

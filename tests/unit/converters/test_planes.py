@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from converters import planes
 from converters.planes import Head, Outlines, Plane, View
@@ -189,3 +190,16 @@ def test_the_window_is_that_of_the_brain_though_fat_is_brighter() -> None:
     low, high = planes.tissue_window(scan)
     assert 75.0 < low < 85.0
     assert 115.0 < high < 135.0
+
+
+@pytest.mark.parametrize("depth", [1.0, 1.5, 3.0, 4.2])
+def test_the_core_of_an_area_lies_deeper_than_asked(depth: float) -> None:
+    noise = np.random.default_rng(4).random((60, 70))
+    area = ndimage.gaussian_filter(noise, 3.0) > 0.48
+    expected = ndimage.distance_transform_edt(area) > depth
+    assert expected.any()
+    np.testing.assert_array_equal(planes.core(area, depth), expected)
+
+
+def test_where_the_picture_ends_an_area_does_not() -> None:
+    assert planes.core(np.ones((9, 9), np.bool_), 3.0).all()
