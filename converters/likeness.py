@@ -6,7 +6,6 @@ rigid pull, and the joint histogram says how well one intensity predicts the oth
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from converters import sampling
 from converters.volume import Grid, Volume
 
 BINS: Final = 32
@@ -87,21 +87,19 @@ def coarser(volume: Volume, spacing_mm: float) -> Volume:
     Voxels are averaged in whole blocks: low pass and decimation in one, and no axis is
     interpolated, so that thick slices stay what they are.
     """
-    values, matrix = volume.intensities, volume.grid.index_to_lps_mm.copy()
-    for axis, spacing in enumerate(volume.grid.spacing_mm):
-        count = values.shape[axis]
-        block = max(1, min(round(spacing_mm / spacing), count // _FEWEST))
-        end = count // block * block
-        parts = [
-            values[(slice(None),) * axis + (slice(part, end, block),)] for part in range(block)
-        ]
-        values = functools.reduce(np.add, parts) / np.float32(block)
-        matrix[:3, 3] += matrix[:3, axis] * ((block - 1) / 2)
-        matrix[:3, axis] *= block
+    grid = volume.grid
+    block = [
+        max(1, min(round(spacing_mm / spacing), count // _FEWEST))
+        for spacing, count in zip(grid.spacing_mm, grid.shape, strict=True)
+    ]
+    values, matrix = sampling.block_means(volume.intensities, block), grid.index_to_lps_mm.copy()
+    for axis, side in enumerate(block):
+        matrix[:3, 3] += matrix[:3, axis] * ((side - 1) / 2)
+        matrix[:3, axis] *= side
     shape = (values.shape[0], values.shape[1], values.shape[2])
-    frame = volume.grid.frame_of_reference_uid
-    grid = Grid(shape=shape, index_to_lps_mm=matrix, frame_of_reference_uid=frame)
-    return Volume(intensities=values, grid=grid, role=volume.role)
+    frame = grid.frame_of_reference_uid
+    small = Grid(shape=shape, index_to_lps_mm=matrix, frame_of_reference_uid=frame)
+    return Volume(intensities=values, grid=small, role=volume.role)
 
 
 def binned(volume: Volume) -> Copy:

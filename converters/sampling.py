@@ -6,8 +6,10 @@ general spline routine of scipy takes three to four times as long for the same v
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -70,6 +72,24 @@ def linear(
         if beyond is not None:
             target[beyond] = 0.0
     return sampled
+
+
+def block_means(values: NDArray[np.float32], block: Sequence[int]) -> NDArray[np.float32]:
+    """Return the means of whole blocks of voxels; a rest that fills none is left out.
+
+    Parameters
+    ----------
+    values : (n, m, l) ndarray of float32
+        What becomes smaller.
+    block : sequence of int
+        Voxels of a block along each axis.
+    """
+    for axis, side in enumerate(block):
+        end = values.shape[axis] // side * side
+        cuts = [(slice(None),) * axis + (slice(part, end, side),) for part in range(side)]
+        parts = [values[cut] for cut in cuts]
+        values = functools.reduce(np.add, parts) / np.float32(side)
+    return values
 
 
 class _Tile:

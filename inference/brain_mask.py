@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from converters import sampling
 from converters.volume import MM3_PER_ML, Grid, Role, Volume
 from inference import preprocess
 from inference.errors import BrainNotFoundError
@@ -192,9 +193,7 @@ def _coarse(volume: Volume, grid: Grid) -> Field:
     counts = [size // side for size, side in zip(volume.grid.shape, block, strict=True)]
     if min(counts) == 0 or max(block) == 1:
         return preprocess.resample(volume, grid)
-    used = tuple(slice(0, count * side) for count, side in zip(counts, block, strict=True))
-    split = [size for pair in zip(counts, block, strict=True) for size in pair]
-    means = volume.intensities[used].reshape(split).mean(axis=(1, 3, 5), dtype=np.float32)
+    means = sampling.block_means(volume.intensities, block)
     matrix = volume.grid.index_to_lps_mm @ np.diag([*block, 1.0])
     matrix[:3, 3] = volume.grid.lps_mm((np.array(block, dtype=np.float64) - 1) / 2)
     small = Grid(
@@ -202,9 +201,7 @@ def _coarse(volume: Volume, grid: Grid) -> Field:
         index_to_lps_mm=matrix,
         frame_of_reference_uid=grid.frame_of_reference_uid,
     )
-    return preprocess.resample(
-        Volume(intensities=np.ascontiguousarray(means), grid=small, role=volume.role), grid
-    )
+    return preprocess.resample(Volume(intensities=means, grid=small, role=volume.role), grid)
 
 
 def _bright(image: Field) -> float:
@@ -224,11 +221,10 @@ def _is_sparse(image: Field) -> bool:
 
 def _logits(images: Sequence[Field], model: MaskModel) -> Field:
     """Return scores that are positive where the network sees brain in most of the images."""
-    scores = []
-    for image in images:
-        scaled = np.clip(image / (_bright(image) or 1.0), 0.0, _BRIGHTEST).astype(np.float32)
-        with torch.inference_mode():
-            scores.append(model.network(torch.from_numpy(scaled)[None, None])[0, 0].numpy())
+    scaled = [np.clip(image / (_bright(image) or 1.0), 0.0, _BRIGHTEST) for image in images]
+    with torch.inference_mode():
+        scores = model.network(torch.from_numpy(np.stack(scaled, dtype=np.float32)[:, None]))
+    scores = scores[:, 0].numpy()
     return np.asarray(np.sort(scores, axis=0)[(len(scores) - 1) // 2], np.float32)
 
 

@@ -72,3 +72,10 @@ def test_the_outermost_values_hold_as_far_as_the_margin_reaches() -> None:
     to_index[:3, 3] = (-2.0, 0.0, 0.0)
     found = sampling.linear(values, to_index, (10, 1, 1), np.array([1.0, 0.501, 0.501]))
     assert found[:, 0, 0].tolist() == [0.0, 0.0, *[4.0] * 8]
+
+
+def test_blocks_are_averaged_and_a_rest_is_left_out() -> None:
+    values = np.random.default_rng(4).random((7, 8, 9), np.float32)
+    found = sampling.block_means(values, (2, 1, 4))
+    expected = values[:6, :, :8].reshape(3, 2, 8, 1, 2, 4).mean(axis=(1, 3, 5))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
