@@ -37,7 +37,8 @@ _PERCENTILES: Final = (1.0, 99.5)
 _HEADROOM: Final = 0.1  # above the upper percentile, so that bright tissue keeps its shades
 _NOISE: Final = 0.06  # of a bright voxel; what is darker is air
 _SHOWN: Final = 0.12  # of a bright voxel; what is brighter has to be within the picture
-_COARSE_MM: Final = 3.0  # steps with which heads and windows are measured
+_COARSE_MM: Final = 3.0  # steps with which heads are measured
+_WINDOW_MM: Final = 5.0  # steps with which windows are
 _DEEP_MM: Final = 15.0  # below the surface; scalp and skull measure less
 _BELOW_VERTEX_MM: Final = 190.0  # farther down is neck
 
@@ -186,7 +187,7 @@ def tissue_window(volume: Volume) -> tuple[float, float]:
 
     Brain is taken to be what lies deep below the surface of the head.
     """
-    every = tuple(max(1, round(_COARSE_MM / step)) for step in volume.grid.spacing_mm)
+    every = tuple(max(1, round(_WINDOW_MM / step)) for step in volume.grid.spacing_mm)
     coarse = volume.intensities[:: every[0], :: every[1], :: every[2]]
     steps = np.multiply(every, volume.grid.spacing_mm)
     is_head = ndimage.binary_fill_holes(coarse > _NOISE * bright(volume))
