@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -65,6 +66,8 @@ class Prediction:
         that of the output which is painted as it, before others are painted over it.
     mirrored_axes : tuple of int
         Along which of the network's axes copies were mirrored and averaged.
+    network_s : float
+        Seconds that the network took, all windows and copies.
     """
 
     label_map: LabelMap
@@ -76,6 +79,7 @@ class Prediction:
     uncertainty: Uncertainty | None
     probabilities: Layers | None
     mirrored_axes: tuple[int, ...]
+    network_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -141,7 +145,9 @@ def predict(
     brain = None if checked.brain is None else _with_margin(checked.brain)
     ordered = [by_role.get(role) for role in manifest.roles]
     prepared = preprocess.prepare(ordered, reference, manifest, brain=brain)
+    began = time.perf_counter()
     scores = windows.run(prepared.channels, model, progress, stop)
+    network_s = time.perf_counter() - began
     labels = postprocess.labels_on_reference(
         scores, prepared.grid, reference, postprocess.reading_of(manifest)
     )
@@ -171,6 +177,7 @@ def predict(
         if model.probabilities
         else None,
         mirrored_axes=manifest.infer.tta_axes if model.tta else (),
+        network_s=network_s,
     )
 
 

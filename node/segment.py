@@ -11,7 +11,7 @@ from inference import model as models
 from inference.manifest import Manifest
 from inference.model import LoadedModel
 from inference.predict import Prediction, predict
-from node import convert, findings, model_set
+from node import convert, findings, logs, model_set
 from node.cases import AssembledCase
 from node.settings import Model, Settings
 from node.spool import Spool
@@ -74,6 +74,12 @@ def segment_case(
         reference_role=case.reference_role,
         progress=progress,
         stop=stop,
+    )
+    logs.get().info(
+        "network.ran",
+        case_id=case.case_id,
+        model_id=prediction.label_map.model_id,
+        duration_s=round(prediction.network_s, 3),
     )
     findings.write(_content(prediction), case, spool)
     convert.drop_extras(case, spool)

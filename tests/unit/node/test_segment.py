@@ -35,6 +35,7 @@ def _prediction(unsure: Uncertainty | None, mirrored_axes: tuple[int, ...]) -> P
         uncertainty=unsure,
         probabilities=None,
         mirrored_axes=mirrored_axes,
+        network_s=1.5,
     )
 
 
