@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import nibabel as nib
 import numpy as np
@@ -26,6 +27,7 @@ from converters.errors import NiftiUnusableError
 from converters.volume import Grid, LabelMap, Layers, Role, Segment, Volume
 
 _Image: Any = nib.Nifti1Image  # only half of nibabel is typed
+new_header: Any = nib.Nifti1Header
 
 _MAX_VALUES: Final = 2**30
 """4 GiB of float32; four sequences at half a millimetre have half of it."""
@@ -57,7 +59,7 @@ UNREADABLE: Final = (
 
 def write_volume(volume: Volume, path: Path) -> None:
     """Write one volume as 3-D float32; compressed where the name ends in ``.gz``."""
-    _write(volume.intensities.T, volume.grid, path)
+    save(_header(volume.grid, np.float32), [volume.intensities], path)
 
 
 def write_channels(volumes: Sequence[Volume], path: Path) -> None:
@@ -71,76 +73,58 @@ def write_channels(volumes: Sequence[Volume], path: Path) -> None:
     grid = volumes[0].grid
     if not all(volume.grid.is_same_place(grid) for volume in volumes):
         raise ValueError("channels lie on different grids")
-    channels = np.stack([volume.intensities for volume in volumes])
-    _write(channels.T, grid, path)
+    header = _header(grid, np.float32, len(volumes))
+    save(header, [volume.intensities for volume in volumes], path)
 
 
 def write_label_map(label_map: LabelMap, path: Path) -> None:
     """Write labels as 3-D uint8; compressed where the name ends in ``.gz``."""
-    _write(label_map.labels.T, label_map.grid, path)
+    save(_header(label_map.grid, np.uint8), [label_map.labels], path)
 
 
 def write_layers(layers: Layers, path: Path) -> None:
     """Write layers as one 4-D uint8 file, segment last; as `write_volume`."""
-    _write(layers.values.T, layers.grid, path)
+    save(_header(layers.grid, np.uint8, len(layers.values)), layers.values, path)
 
 
-def _write(values: NDArray[Any], grid: Grid, path: Path) -> None:
-    affine = _RAS_TO_LPS @ grid.index_to_lps_mm @ _REVERSED
-    image = _Image(values, affine, dtype=values.dtype)
-    image.set_sform(affine, code=_SCANNER)
-    image.set_qform(affine, code=_SCANNER)
-    image.header.set_xyzt_units("mm")
-    save(image, path)
+def _header(grid: Grid, dtype: type, *more: int) -> Any:  # noqa: ANN401
+    """Return the header of arrays on a grid; `more` is the length of a fourth axis."""
+    header, affine = new_header(), _RAS_TO_LPS @ grid.index_to_lps_mm @ _REVERSED
+    header.set_data_dtype(dtype)
+    header.set_data_shape((*grid.shape[::-1], *more))
+    header.set_sform(affine, code=_SCANNER)
+    header.set_qform(affine, code=_SCANNER)
+    header.set_xyzt_units("mm")
+    return header
 
 
-def save(image: Any, path: Path) -> None:  # noqa: ANN401
-    """Write an image of nibabel; compressed where the name ends in ``.gz``."""
+def save(header: Any, arrays: Iterable[NDArray[Any]], path: Path) -> None:  # noqa: ANN401
+    """Write a header of nibabel and, one behind the other, arrays of its type.
+
+    Parameters
+    ----------
+    header : Nifti1Header
+        Of all of them as one array of (column, row, slice).
+    arrays : iterable of (slices, rows, columns) ndarray
+        The voxels.
+    path : Path
+        Compressed where the name ends in ``.gz``. Neither name nor time go into the file, so that
+        the same case gives the same bytes.
+    """
+    header.set_slope_inter(1.0, 0.0)  # values are as they stand
+    head = io.BytesIO()
+    header.write_to(head)
+    voxels = (np.ascontiguousarray(one).data for one in arrays)
+    contents: Iterable[bytes | memoryview] = itertools.chain([head.getvalue()], voxels)
     with path.open("wb") as file:
         if path.suffix != ".gz":
-            image.to_stream(file)
+            file.writelines(contents)
             return
-        packed = _Packed(file)
-        image.to_stream(packed)
-        packed.finish()
-
-
-class _Packed(io.RawIOBase):
-    """Compresses what is written to it.
-
-    Neither name nor time go into the file, so that the same case gives the same bytes. Only runs
-    of equal bytes are shortened, and the rest is coded by frequency: noise has no other
-    repetitions, and looking for them takes two to three times as long.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__()
-        self._file, self._byte_count = file, 0
-        self._packer = zlib.compressobj(
-            zlib.Z_BEST_SPEED, wbits=_WITH_GZIP_HEADER, strategy=zlib.Z_RLE
-        )
-
-    def write(self, content: Any) -> int:  # noqa: ANN401 - bytes, or an array's memory
-        """Take more; return how much it was."""
-        count = memoryview(content).nbytes
-        self._byte_count += count
-        self._file.write(self._packer.compress(content))
-        return count
-
-    def tell(self) -> int:
-        """Return how much was written."""
-        return self._byte_count
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go on, over zeros, to where nibabel wants to write next."""
-        if whence != io.SEEK_SET or offset < self._byte_count:
-            raise io.UnsupportedOperation("what was written is packed")
-        self.write(bytes(offset - self._byte_count))
-        return offset
-
-    def finish(self) -> None:
-        """Write what is left."""
-        self._file.write(self._packer.flush())
+        # Only runs of equal bytes are shortened, and the rest is coded by frequency: noise has no
+        # other repetitions, and looking for them takes two to three times as long.
+        packer = zlib.compressobj(zlib.Z_BEST_SPEED, wbits=_WITH_GZIP_HEADER, strategy=zlib.Z_RLE)
+        file.writelines(packer.compress(content) for content in contents)
+        file.write(packer.flush())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

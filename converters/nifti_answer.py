@@ -15,8 +15,7 @@ import numpy as np
 from converters import nifti, nifti_check
 from converters.volume import LabelMap
 
-_Image: Any = nib.Nifti1Image  # only half of nibabel is typed
-_Extension: Any = nib.nifti1.Nifti1Extension
+_Extension: Any = nib.nifti1.Nifti1Extension  # only half of nibabel is typed
 
 _PLACE: Final = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -48,12 +47,13 @@ def write_answer(label_map: LabelMap, source: Path, path: Path, *, remark: str) 
     stream, _ = nifti_check.open_content(source)
     with stream:
         given = nifti_check.read_header(stream)
-    image = _Image(label_map.labels.T, None, dtype=np.uint8)
-    header = image.header
+    header = nifti.new_header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(label_map.labels.shape[::-1])
     for name in _PLACE:
         header[name] = given[name]
     header["pixdim"][:4] = given["pixdim"][:4]  # the first of them belongs to the qform
     header.set_intent(_LABELS)
     header["descrip"] = _NOTICE
     header.extensions.append(_Extension(_COMMENT, remark.encode("utf-8")))
-    nifti.save(image, path)
+    nifti.save(header, [label_map.labels], path)
