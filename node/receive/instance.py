@@ -109,7 +109,7 @@ class IncomingInstance:
         self._digest = hashlib.sha256(offer.transfer_syntax_uid.encode("ascii"))
         meta = file_meta(offer)
         self._start = len(meta)
-        with on_the_spool():
+        with on_the_spool:
             self._file = part.open("xb+", buffering=_WRITE_BLOCK)
             self._file.write(meta)
 
@@ -127,7 +127,7 @@ class IncomingInstance:
         if self.byte_count > self._limit_bytes:
             raise InstanceTooLargeError(limit_bytes=self._limit_bytes)
         self._digest.update(fragment)
-        with on_the_spool():
+        with on_the_spool:
             self._file.write(fragment)
 
     def finish(self) -> tuple[Identifiers, str]:
@@ -142,7 +142,7 @@ class IncomingInstance:
         SpoolUnwritableError
             The file system refuses.
         """
-        with on_the_spool():
+        with on_the_spool:
             self._file.flush()
             with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 identifiers = read_identifiers(
@@ -165,7 +165,7 @@ class IncomingInstance:
         The name comes first: journalling file systems then make file and name durable in one go,
         and a file that a power cut has torn under its name has no row.
         """
-        with on_the_spool():
+        with on_the_spool:
             folder = spool.keep_instance(self._part, relative)
             self._is_kept = True
             os.fsync(self._file.fileno())
@@ -223,7 +223,7 @@ class Intake:
         SpoolUnwritableError, LedgerUnavailableError
             It cannot be told.
         """
-        with on_the_spool(), in_the_ledger():
+        with on_the_spool, in_the_ledger:
             self._spool.check_space()
 
     def begin(self, offer: Offer) -> IncomingInstance:
@@ -281,7 +281,7 @@ class Intake:
         )
         if (study_instance_uid, sender) in self._noted:
             return
-        with in_the_ledger():
+        with in_the_ledger:
             self._ledger.note_sender(study_instance_uid, sender)
         if len(self._noted) >= _MOST_NOTED:
             self._noted.clear()
@@ -295,7 +295,7 @@ class Intake:
         LedgerUnavailableError
             The database refuses; the hint is lost, and the quiet period decides without it.
         """
-        with in_the_ledger():
+        with in_the_ledger:
             self._ledger.record_release(
                 study_instance_uids, model_id=self._model_id, released_at=datetime.now(UTC)
             )
@@ -310,7 +310,7 @@ class Intake:
         LedgerUnavailableError
             The database refuses; the sender may try again.
         """
-        with in_the_ledger():
+        with in_the_ledger:
             return self._ledger.save_report(report, ae_title=ae_title)
 
     def _instance(
