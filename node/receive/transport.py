@@ -17,6 +17,8 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import Queue
+from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
@@ -202,6 +204,19 @@ class WaitingSocket(AssociationSocket):
             sock.settimeout(WAIT_S)
 
 
+class _Telling(Queue[Any]):
+    """A queue that tells when something is put into it."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def put(self, item: object, *options: Any) -> None:  # noqa: ANN401 - the library's own
+        """Put it in, and tell."""
+        super().put(item, *options)
+        self._tell()
+
+
 class UpperLayer(DULServiceProvider):
     """The library's upper layer, given legible AE titles, a short way for data, and an end.
 
@@ -215,13 +230,18 @@ class UpperLayer(DULServiceProvider):
     take : callable
         Is given the presentation data values of an open association as they come: context id, and
         message control header and fragment, which are only there during the call.
+    wake : callable
+        Is called when there is something for the association's own thread, which may sleep till
+        then.
     """
 
     take: Callable[[int, memoryview], None]
+    wake: Callable[[], None]
 
     def __init__(self, assoc: Association) -> None:
         super().__init__(assoc)
         self._run_loop_delay = 0  # the socket waits
+        self.to_user_queue = _Telling(lambda: self.wake())
         self._is_busy = False
 
     def send_data(self, context_id: int, header: int, content: bytes) -> None:
