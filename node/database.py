@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -152,16 +152,15 @@ def writing(engine: Engine) -> Iterator[DBAPICursor]:
 
     Without SQLAlchemy's own objects around it, a transaction takes a sixth of the time.
     """
-    connection = engine.raw_connection()
     try:
-        cursor = connection.cursor()
-        cursor.execute(_BEGIN_WRITING[engine.dialect.name])
-        yield cursor
-        connection.commit()
+        # Closed, it is back in the pool, which rolls back what is not committed.
+        with closing(engine.raw_connection()) as connection:
+            cursor = connection.cursor()
+            cursor.execute(_BEGIN_WRITING[engine.dialect.name])
+            yield cursor
+            connection.commit()
     except engine.dialect.loaded_dbapi.Error as error:
         raise OperationalError(None, None, error) from error
-    finally:
-        connection.close()  # into the pool, which rolls back what is not committed
 
 
 def clock(engine: Engine) -> sa.ColumnElement[float]:

@@ -61,7 +61,7 @@ class _Compiled:
         """Execute it by a cursor, once for each mapping; return how many rows it has changed."""
         given: list[Any] = list(rows)
         if self._order is not None:
-            given = [tuple(row[name] for name in self._order) for row in rows]
+            given = [tuple(map(row.__getitem__, self._order)) for row in rows]
         if len(given) == 1:
             cursor.execute(self._text, given[0])
         else:

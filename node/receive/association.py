@@ -91,13 +91,14 @@ class _Messages(DIMSEServiceProvider):
         super().__init__(assoc)
         self._upper_layer = upper_layer
         upper_layer.take = self._take
-        upper_layer.wake = lambda: self.msg_queue.put((None, None))
+        upper_layer.wake_by(lambda: self.msg_queue.put((None, None)))
         self._intake = intake
         self._command = bytearray()
         self._store: _Store | None = None
         self._report: _Report | None = None
         self._pace = Pace()
         self._is_over = False
+        self._log = logs.get().bind()  # found once, not for each instance
         self.stored_count = 0
         self.stored_bytes = 0
         self.study_instance_uids: set[str] = set()
@@ -255,7 +256,7 @@ class _Messages(DIMSEServiceProvider):
             self.study_instance_uids.add(self._intake.keep(incoming).study_instance_uid)
         self.stored_count += 1
         self.stored_bytes += incoming.byte_count
-        logs.get().debug(
+        self._log.debug(
             "instance.stored",
             byte_count=incoming.byte_count,
             duration_s=round(time.monotonic() - started, 4),

@@ -108,19 +108,21 @@ class WaitingSocket(AssociationSocket):
         """Return whether data can be read, after a short wait when nothing else is to be done."""
         if self.socket is None:
             time.sleep(WAIT_S)
-            return False
-        if self._begin < self._end:
+        elif self._begin < self._end:
             return True
-        if not (self.provider_queue.empty() and self.event_queue.empty()):
-            return super().ready
+        elif self.provider_queue.empty() and self.event_queue.empty():
+            return self._has_come()
+        return super().ready
+
+    def _has_come(self) -> bool:
         try:
             self._read()
         except TimeoutError:
             return False
-        except (OSError, ValueError):  # as the library has it
+        except (OSError, ValueError):  # what the library takes for a closed connection
             self.event_queue.put(_CLOSED)
             return False
-        return True  # a peer that has closed is found out by whoever reads
+        return True  # that the peer has closed is found out by whoever takes it
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Return that many bytes, or fewer when the peer closes.
@@ -207,14 +209,12 @@ class WaitingSocket(AssociationSocket):
 class _Telling(Queue[Any]):
     """A queue that tells when something is put into it."""
 
-    def __init__(self, tell: Callable[[], None]) -> None:
-        super().__init__()
-        self._tell = tell
+    tell: Callable[[], None]
 
     def put(self, item: object, *options: Any) -> None:  # noqa: ANN401 - the library's own
         """Put it in, and tell."""
         super().put(item, *options)
-        self._tell()
+        self.tell()
 
 
 class UpperLayer(DULServiceProvider):
@@ -230,19 +230,19 @@ class UpperLayer(DULServiceProvider):
     take : callable
         Is given the presentation data values of an open association as they come: context id, and
         message control header and fragment, which are only there during the call.
-    wake : callable
-        Is called when there is something for the association's own thread, which may sleep till
-        then.
     """
 
     take: Callable[[int, memoryview], None]
-    wake: Callable[[], None]
 
     def __init__(self, assoc: Association) -> None:
         super().__init__(assoc)
         self._run_loop_delay = 0  # the socket waits
-        self.to_user_queue = _Telling(lambda: self.wake())
+        self.to_user_queue = self._told = _Telling()
         self._is_busy = False
+
+    def wake_by(self, wake: Callable[[], None]) -> None:
+        """Say what is called when there is something for the association's own thread."""
+        self._told.tell = wake
 
     def send_data(self, context_id: int, header: int, content: bytes) -> None:
         """Send one presentation data value at once; on the thread that reads the socket alone.
