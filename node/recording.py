@@ -7,6 +7,7 @@ put each together and look it up anew, which took three quarters of the time of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from enum import StrEnum
 from functools import cache
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from node import tables
+from node import database, tables
 from node.cases import CaseState, ReceivedInstance
 from node.errors import InstanceConflictError
 from node.steering import CaseSteering
@@ -36,33 +37,44 @@ class Recorded(StrEnum):
 class _Compiled:
     """A statement as the driver takes it; its values are texts and numbers."""
 
-    def __init__(self, statement: sa.Select[Any] | sa.Insert | sa.Update, dialect: Dialect) -> None:
+    def __init__(
+        self,
+        statement: sa.Select[Any] | sa.Insert | sa.Update,
+        dialect: Dialect,
+        *,
+        ending: str = "",
+    ) -> None:
         compiled = statement.compile(dialect=dialect)
-        self._text, self._order = str(compiled), compiled.positiontup
+        self._text, self._order = str(compiled) + ending, compiled.positiontup
         self._error = dialect.loaded_dbapi.Error
 
     def run(self, connection: Connection, *rows: Mapping[str, Any]) -> DBAPICursor:
         """Execute it, once for each mapping of values; return the driver's cursor."""
-        given: list[Any] = list(rows)
-        if self._order is not None:
-            given = [tuple(row[name] for name in self._order) for row in rows]
         cursor = connection.connection.cursor()
         try:
-            if len(given) == 1:
-                cursor.execute(self._text, given[0])
-            else:
-                cursor.executemany(self._text, given)
+            self.run_by(cursor, *rows)
         except self._error as error:
             raise sa.exc.OperationalError(None, None, error) from error
         return cursor
+
+    def run_by(self, cursor: DBAPICursor, *rows: Mapping[str, Any]) -> int:
+        """Execute it by a cursor, once for each mapping; return how many rows it has changed."""
+        given: list[Any] = list(rows)
+        if self._order is not None:
+            given = [tuple(map(row.__getitem__, self._order)) for row in rows]
+        if len(given) == 1:
+            cursor.execute(self._text, given[0])
+        else:
+            cursor.executemany(self._text, given)
+        return cursor.rowcount
 
 
 class _Statements:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
-        self.add = _Compiled(
-            _instance.insert().values({name: sa.bindparam(name) for name in _COLUMNS}), dialect
-        )
+        add = _instance.insert().values({name: sa.bindparam(name) for name in _COLUMNS})
+        self.add = _Compiled(add, dialect)
+        self.add_unknown = _Compiled(add, dialect, ending=" ON CONFLICT DO NOTHING")
         self.touch = _Compiled(
             _case.update()
             .where(
@@ -109,6 +121,8 @@ class Recording(CaseSteering):
         self, instances: Sequence[ReceivedInstance], *, model_id: str
     ) -> list[Recorded]:
         """Add instances in one transaction; return what became of each, in their order."""
+        if self._has_simply_added(instances, model_id):
+            return [Recorded.NEW] * len(instances)
         uids = {f"uid{index}": one.sop_instance_uid for index, one in enumerate(instances)}
         with self._engine.begin() as connection:
             known = dict(self._statements.known(len(uids)).run(connection, uids).fetchall())
@@ -122,26 +136,33 @@ class Recording(CaseSteering):
                 self._add(connection, new, model_id)
         return found
 
+    def _has_simply_added(self, instances: Sequence[ReceivedInstance], model_id: str) -> bool:
+        """Add instances that are all new, of studies whose cases are open; else change nothing."""
+        rows = _rows(instances)
+        with (
+            suppress(_NotSimpleError),
+            database.writing(self._engine) as cursor,
+        ):
+            if self._statements.add_unknown.run_by(cursor, *rows) != len(rows):
+                raise _NotSimpleError
+            for study, seconds in _latest(rows):
+                touched = _touched(study, model_id, seconds)
+                if not self._statements.touch.run_by(cursor, touched):
+                    raise _NotSimpleError
+            return True
+        return False
+
     def _add(
         self, connection: Connection, instances: Sequence[ReceivedInstance], model_id: str
     ) -> None:
-        rows = [
-            {name: getattr(one, name) for name in _COLUMNS}
-            | {"received_at": one.received_at.timestamp()}
-            for one in instances
-        ]
+        rows = _rows(instances)
         self._statements.add.run(connection, *rows)
-        latest: dict[str, float] = {}
-        for row in rows:
-            study = row["study_instance_uid"]
-            latest[study] = max(row["received_at"], latest.get(study, 0.0))
-        for study, seconds in sorted(latest.items()):  # one order: two processes never cross
+        for study, seconds in _latest(rows):
             self._touch_case(connection, study, model_id, seconds)
 
     def _touch_case(self, connection: Connection, study: str, model_id: str, now: float) -> None:
         """Tell the open case of a study; where there is none, open one."""
-        values = {"study": study, "model": model_id, "open": CaseState.RECEIVING.value, "now": now}
-        if self._statements.touch.run(connection, values).rowcount:
+        if self._statements.touch.run(connection, _touched(study, model_id, now)).rowcount:
             return
         newest = connection.execute(
             sa.select(_case)
@@ -151,6 +172,31 @@ class Recording(CaseSteering):
             .with_for_update()
         ).first()
         self._open_revision(connection, newest, study, model_id, now=now)
+
+
+class _NotSimpleError(Exception):
+    """There is more to it than rows that are added."""
+
+
+def _rows(instances: Sequence[ReceivedInstance]) -> list[dict[str, Any]]:
+    return [
+        {name: getattr(one, name) for name in _COLUMNS}
+        | {"received_at": one.received_at.timestamp()}
+        for one in instances
+    ]
+
+
+def _latest(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
+    """Return each study and when its last instance came; one order: two processes never cross."""
+    latest: dict[str, float] = {}
+    for row in rows:
+        study = row["study_instance_uid"]
+        latest[study] = max(row["received_at"], latest.get(study, 0.0))
+    return sorted(latest.items())
+
+
+def _touched(study: str, model_id: str, now: float) -> dict[str, Any]:
+    return {"study": study, "model": model_id, "open": CaseState.RECEIVING.value, "now": now}
 
 
 def _recorded(instance: ReceivedInstance, known: dict[str, str]) -> Recorded:

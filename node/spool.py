@@ -2,7 +2,7 @@
 
 Layout below the spool's root; every name is our own, none comes from a peer::
 
-    incoming/<uuid>.part                      being written, swept at start; the web role's own
+    incoming/<random>.part                    being written, swept at start; the web role's own
                                               names begin with stow-, of a pull with pull-
     instances/<study key>/<instance key>.dcm  as received; no such name is ever used twice
     cases/<case id>/                          volumes, label map, SEG, preview
@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import time
 import uuid
@@ -110,7 +111,7 @@ class Spool:
 
     def new_part(self, door: str = "") -> Path:
         """Return a fresh temporary name; the file does not exist yet."""
-        return self._incoming / f"{door}{uuid.uuid4().hex}.part"
+        return self._incoming / f"{door}{secrets.token_hex(16)}.part"
 
     def sweep_stowed(self) -> None:
         """Delete what an earlier web process left half written."""
@@ -122,19 +123,21 @@ class Spool:
 
         So whoever deletes a file by its name never meets one that arrived meanwhile.
         """
-        name = f"{_key(sop_instance_uid, 32)}-{sha256[:16]}-{uuid.uuid4().hex[:8]}.dcm"
+        name = f"{_key(sop_instance_uid, 32)}-{sha256[:16]}-{secrets.token_hex(4)}.dcm"
         return f"{INSTANCES}/{_key(study_instance_uid, 16)}/{name}"
 
     def keep_instance(self, part: Path, relative: str) -> Path:
         """Make a complete and synced temporary file an instance; return its folder, not synced."""
         final = self.root / relative
-        self._ensure_folder(final.parent)
+        folder = final.parent
+        if folder not in self._durable_folders:
+            self._ensure_folder(folder)
         try:
+            os.rename(part, final)  # noqa: PTH104 - makes no path of it, which takes as long
+        except FileNotFoundError:  # a purge has removed the empty folder
+            self._ensure_folder(folder)
             part.rename(final)
-        except FileNotFoundError:  # a purge was faster and has removed the empty folder
-            self._ensure_folder(final.parent)
-            part.rename(final)
-        return final.parent
+        return folder
 
     def instance_path(self, relative: str) -> Path:
         """Return where an instance of the ledger lies."""

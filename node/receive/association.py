@@ -30,7 +30,7 @@ from node.receive.admission import Admission, called_ae_title, calling_ae_title
 from node.receive.dataset import checked_uid
 from node.receive.instance import IncomingInstance, Intake, Offer
 from node.receive.statuses import status_of
-from node.receive.transport import WAIT_S, Pace, UpperLayer, WaitingSocket
+from node.receive.transport import Pace, UpperLayer, WaitingSocket
 from node.reports import PUSH_MODEL
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _config.LOG_HANDLER_LEVEL = "none"  # the library would format every PDU, AE titles included
 
+_LOOK_AROUND_S = 0.1
 _MAX_COMMAND_BYTES = 2**16
 _MAX_REPORT_BYTES = 2**20  # 5,000 objects; a case has a dozen
 _IS_COMMAND, _IS_LAST = 1, 2  # PS3.8 E.2, message control header
@@ -90,12 +91,14 @@ class _Messages(DIMSEServiceProvider):
         super().__init__(assoc)
         self._upper_layer = upper_layer
         upper_layer.take = self._take
+        upper_layer.wake_by(lambda: self.msg_queue.put((None, None)))
         self._intake = intake
         self._command = bytearray()
         self._store: _Store | None = None
         self._report: _Report | None = None
         self._pace = Pace()
         self._is_over = False
+        self._log = logs.get().bind()  # found once, not for each instance
         self.stored_count = 0
         self.stored_bytes = 0
         self.study_instance_uids: set[str] = set()
@@ -104,11 +107,11 @@ class _Messages(DIMSEServiceProvider):
         self,
         block: bool = False,  # noqa: FBT001, FBT002 - the library's signature
     ) -> tuple[None, None] | tuple[int, DimseServiceType]:
-        """Return the next message for the library; wait briefly, as its caller would spin."""
+        """Return the next message for the library, or none; meanwhile its thread sleeps."""
         if block:
             return super().get_msg(block=True)
         try:
-            return self.msg_queue.get(timeout=WAIT_S)
+            return self.msg_queue.get(timeout=_LOOK_AROUND_S)
         except Empty:
             return None, None
 
@@ -253,7 +256,7 @@ class _Messages(DIMSEServiceProvider):
             self.study_instance_uids.add(self._intake.keep(incoming).study_instance_uid)
         self.stored_count += 1
         self.stored_bytes += incoming.byte_count
-        logs.get().debug(
+        self._log.debug(
             "instance.stored",
             byte_count=incoming.byte_count,
             duration_s=round(time.monotonic() - started, 4),

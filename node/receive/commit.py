@@ -8,10 +8,11 @@ that is alone pays no wait for it, and no thread is needed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -121,7 +122,7 @@ class GroupCommit:
         synced: list[_Waiting] = []
         for folder, many in inside.items():
             try:
-                with on_the_spool():
+                with on_the_spool:
                     sync_folder(folder)
                 synced += many
             except SpoolUnwritableError as error:
@@ -132,7 +133,7 @@ class GroupCommit:
 
     def _record(self, synced: Sequence[_Waiting]) -> None:
         try:
-            with in_the_ledger():
+            with in_the_ledger:
                 found = self._ledger.record_instances(
                     [one.instance for one in synced], model_id=self._model_id
                 )
@@ -149,7 +150,7 @@ class GroupCommit:
 
     def _take_back(self, instance: ReceivedInstance) -> None:
         """Remove a file that no row of ours names; keep it where that is not certain."""
-        with suppress(LedgerUnavailableError), in_the_ledger():
+        with suppress(LedgerUnavailableError), in_the_ledger:
             if self._ledger.path_of(instance.sop_instance_uid) != instance.path:
                 self.remove(instance)
 
@@ -159,19 +160,26 @@ class GroupCommit:
             self._spool.instance_path(instance.path).unlink(missing_ok=True)
 
 
-@contextmanager
-def on_the_spool() -> Iterator[None]:
-    """Translate what the file system says."""
-    try:
-        yield
-    except OSError as error:
-        raise SpoolUnwritableError(reason=error.strerror or "unknown") from error
+class _OnTheSpool:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise SpoolUnwritableError(reason=error.strerror or "unknown") from error
 
 
-@contextmanager
-def in_the_ledger() -> Iterator[None]:
-    """Translate what the database says."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        raise LedgerUnavailableError(kind=type(error).__name__) from error
+class _InTheLedger:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, SQLAlchemyError):
+            raise LedgerUnavailableError(kind=type(error).__name__) from error
+
+
+# Entered several times for each instance: as generators they took a tenth of the time.
+on_the_spool: Final = _OnTheSpool()
+"""Translates what the file system says."""
+in_the_ledger: Final = _InTheLedger()
+"""Translates what the database says."""

@@ -15,7 +15,7 @@ import re
 import struct
 from dataclasses import dataclass
 
-from node.receive.encoded import Encoded, Inflated, Plain, Source, refuse
+from node.receive.encoded import SHORT_VRS, Encoded, Inflated, Plain, Source, refuse
 
 _IDENTIFIERS = {
     0x00080016: "SOPClassUID",
@@ -23,6 +23,7 @@ _IDENTIFIERS = {
     0x0020000D: "StudyInstanceUID",
     0x0020000E: "SeriesInstanceUID",
 }
+_STOPS = frozenset(_IDENTIFIERS)
 _FIRST_TAG = 0x00080000  # groups 0000 to 0006 belong to commands, file meta and directories
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DELIMITER_GROUP = 0xFFFE
@@ -39,10 +40,6 @@ _MAX_LEVELS = 2 * _MAX_DEPTH  # sequences and their items
 _LOOKED_INTO = _MAX_LEVELS * 8  # what is shorter cannot hold the headers of so many levels
 _MAX_ELEMENTS = 2_000_000  # a deflated megabyte can hold 130 million empty elements
 
-SHORT_VRS = frozenset(
-    vr.encode()
-    for vr in "AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()  # noqa: SIM905 - as PS3.5 Table 7.1-2 lists them
-)
 _IMPLICIT_SYNTAXES = frozenset({"1.2.840.10008.1.2"})
 _BIG_ENDIAN_SYNTAXES = frozenset({"1.2.840.10008.1.2.2"})
 _DEFLATED_SYNTAXES = frozenset(
@@ -189,7 +186,11 @@ class _Walk:
         """Return the values of the identifiers, as encoded, by tag."""
         source = self._source
         found: dict[int, bytes] = {}
-        while not source.is_at_end():
+        while True:
+            if not encoding.is_implicit:
+                self._count(source.skip_short(encoding.explicit, _STOPS))
+            if source.is_at_end():
+                return found
             tag, vr, length = self._header(encoding)
             if length == _NO_LENGTH:
                 refuse("the data set has an element without a value representation")
@@ -202,7 +203,6 @@ class _Walk:
                 self._skip_nested(_Level(_within(encoding, vr), is_item=False, end=end, bound=end))
             else:
                 source.skip(length)
-        return found
 
     def _identifier(self, tag: int, length: int, *, is_known: bool) -> bytes:
         keyword = _IDENTIFIERS[tag]
@@ -217,9 +217,7 @@ class _Walk:
 
         `_NO_LENGTH` where a VR should stand and none does.
         """
-        self._element_count += 1
-        if self._element_count > _MAX_ELEMENTS:
-            refuse(f"the data set has more than {_MAX_ELEMENTS} elements")
+        self._count(1)
         header = self._source.read(_HEADER_LENGTH)
         group, element, length = encoding.implicit.unpack(header)
         tag = group << 16 | element
@@ -232,6 +230,11 @@ class _Walk:
                 return tag, vr, _NO_LENGTH
             (length,) = encoding.long_length.unpack(self._source.read(4))
         return tag, vr, length
+
+    def _count(self, element_count: int) -> None:
+        self._element_count += element_count
+        if self._element_count > _MAX_ELEMENTS:
+            refuse(f"the data set has more than {_MAX_ELEMENTS} elements")
 
     def _may_nest(self, encoding: _Encoding, vr: bytes, length: int, level_count: int) -> bool:
         """Say whether an element has to be looked into: it may be nested deeper than is allowed.

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from node.cases import CommitmentReport, ReceivedInstance, Sender
@@ -32,7 +33,9 @@ from node.rows import CommitmentRow
 from node.spool import Spool
 
 _PREAMBLE = bytes(128) + b"DICM"
-_WRITE_BLOCK = 2**18
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+_NO_FILE = -1
+_HELD_BYTES = 2**18
 _MOST_NOTED = 10_000
 
 _META_VERSION = b"\0\1"
@@ -107,11 +110,11 @@ class IncomingInstance:
         self._part, self._is_kept = part, False
         self._limit_bytes = limit_bytes
         self._digest = hashlib.sha256(offer.transfer_syntax_uid.encode("ascii"))
-        meta = file_meta(offer)
-        self._start = len(meta)
-        with on_the_spool():
-            self._file = part.open("xb+", buffering=_WRITE_BLOCK)
-            self._file.write(meta)
+        self._held = bytearray(file_meta(offer))
+        self._start = len(self._held)
+        self._file = _NO_FILE
+        with on_the_spool:
+            self._file = os.open(part, _NEW_FILE, 0o666)
 
     def write(self, fragment: bytes | memoryview) -> None:
         """Append the next bytes of the data set.
@@ -127,8 +130,19 @@ class IncomingInstance:
         if self.byte_count > self._limit_bytes:
             raise InstanceTooLargeError(limit_bytes=self._limit_bytes)
         self._digest.update(fragment)
-        with on_the_spool():
-            self._file.write(fragment)
+        if len(self._held) + len(fragment) <= _HELD_BYTES:
+            self._held += fragment
+        else:
+            self._flush(fragment)
+
+    def _flush(self, further: bytes | memoryview = b"") -> None:
+        """Write what is held, and more."""
+        with on_the_spool, memoryview(self._held) as held:
+            for piece in (held, further):
+                at = 0
+                while at < len(piece):
+                    at += os.write(self._file, piece[at:])
+        self._held.clear()
 
     def finish(self) -> tuple[Identifiers, str]:
         """Return identifiers and digest of the data set, which is whole; it is not synced yet.
@@ -142,15 +156,7 @@ class IncomingInstance:
         SpoolUnwritableError
             The file system refuses.
         """
-        with on_the_spool():
-            self._file.flush()
-            with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                identifiers = read_identifiers(
-                    data,
-                    self.offer.transfer_syntax_uid,
-                    start=self._start,
-                    limit_bytes=self._limit_bytes,
-                )
+        identifiers = self._identifiers()
         if identifiers.sop_class_uid != self.offer.sop_class_uid:
             raise InstanceMismatchError(keyword="SOPClassUID")
         if identifiers.sop_instance_uid != self.offer.sop_instance_uid:
@@ -159,27 +165,49 @@ class IncomingInstance:
             raise InstanceMismatchError(keyword="StudyInstanceUID")
         return identifiers, self._digest.hexdigest()
 
+    def _identifiers(self) -> Identifiers:
+        """Write what is held and walk through the data set, in memory where all of it is there."""
+        read = partial(
+            read_identifiers,
+            transfer_syntax_uid=self.offer.transfer_syntax_uid,
+            start=self._start,
+            limit_bytes=self._limit_bytes,
+        )
+        if len(self._held) == self._start + self.byte_count:
+            identifiers = read(bytes(self._held))
+            self._flush()
+            return identifiers
+        self._flush()
+        with on_the_spool, mmap.mmap(self._file, 0, access=mmap.ACCESS_READ) as data:
+            return read(data)
+
     def keep(self, spool: Spool, relative: str) -> Path:
         """Give the file its name, sync it and return its folder, whose sync remains to be done.
 
         The name comes first: journalling file systems then make file and name durable in one go,
         and a file that a power cut has torn under its name has no row.
         """
-        with on_the_spool():
+        with on_the_spool:
             folder = spool.keep_instance(self._part, relative)
             self._is_kept = True
-            os.fsync(self._file.fileno())
-            self._file.close()
+            os.fsync(self._file)
+            self._close()
         return folder
 
     def discard(self) -> None:
         """Leave nothing behind; nothing happens to an instance that was kept."""
-        with suppress(OSError):  # closing writes what is buffered, which may fail on a full disk
-            self._file.close()
+        with suppress(OSError):
+            self._close()
         if self._is_kept:
             return
         with suppress(OSError):  # a file that cannot be removed now is swept at the next start
             self._part.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        """Close the file, once: its number may be another's by then."""
+        file, self._file = self._file, _NO_FILE
+        if file != _NO_FILE:
+            os.close(file)
 
 
 class Intake:
@@ -223,7 +251,7 @@ class Intake:
         SpoolUnwritableError, LedgerUnavailableError
             It cannot be told.
         """
-        with on_the_spool(), in_the_ledger():
+        with on_the_spool, in_the_ledger:
             self._spool.check_space()
 
     def begin(self, offer: Offer) -> IncomingInstance:
@@ -281,7 +309,7 @@ class Intake:
         )
         if (study_instance_uid, sender) in self._noted:
             return
-        with in_the_ledger():
+        with in_the_ledger:
             self._ledger.note_sender(study_instance_uid, sender)
         if len(self._noted) >= _MOST_NOTED:
             self._noted.clear()
@@ -295,7 +323,7 @@ class Intake:
         LedgerUnavailableError
             The database refuses; the hint is lost, and the quiet period decides without it.
         """
-        with in_the_ledger():
+        with in_the_ledger:
             self._ledger.record_release(
                 study_instance_uids, model_id=self._model_id, released_at=datetime.now(UTC)
             )
@@ -310,7 +338,7 @@ class Intake:
         LedgerUnavailableError
             The database refuses; the sender may try again.
         """
-        with in_the_ledger():
+        with in_the_ledger:
             return self._ledger.save_report(report, ae_title=ae_title)
 
     def _instance(

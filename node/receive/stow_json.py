@@ -52,26 +52,26 @@ class _Bulk:
 
     def __init__(self, path: Path, *, limit_bytes: int) -> None:
         self.path, self.byte_count, self._limit_bytes = path, 0, limit_bytes
-        with on_the_spool():
+        with on_the_spool:
             self._file: BinaryIO = path.open("xb")
 
     def write(self, fragment: memoryview) -> None:
         """Append the next bytes; what is too much is counted alone."""
         self.byte_count += len(fragment)
         if self.byte_count <= self._limit_bytes:
-            with on_the_spool():
+            with on_the_spool:
                 self._file.write(fragment)
 
     def content(self) -> bytes:
         """Return all of it."""
         if self.byte_count > self._limit_bytes:
             raise InstanceTooLargeError(limit_bytes=self._limit_bytes)
-        with on_the_spool():
+        with on_the_spool:
             return self.path.read_bytes()
 
     def end(self) -> None:
         """Close the file."""
-        with on_the_spool():
+        with on_the_spool:
             self._file.close()
 
     def discard(self) -> None:

@@ -12,13 +12,13 @@ DICOM PS3.8 9.1 (TCP), 9.3 (PDUs).
 
 from __future__ import annotations
 
-import select
 import socket
-import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from queue import Queue
+from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
@@ -88,26 +88,41 @@ class Pace:
 
 
 class WaitingSocket(AssociationSocket):
-    """A socket that waits for its peer instead of polling, and for no peer for ever."""
+    """A socket that waits for its peer instead of polling, and for no peer for ever.
+
+    Whatever has come is read at once, PDUs are taken out of that: a read for each header and each
+    content, with its own time-out, took longer than all the bytes.
+    """
 
     def __init__(
         self, assoc: Association, client_socket: socket.socket, *, pdu_timeout_s: float | None
     ) -> None:
         super().__init__(assoc, client_socket=client_socket)
         self._pdu_timeout_s = pdu_timeout_s
-        self._returned = bytearray()
+        self._buffer = memoryview(bytearray(_PDU_HEADER.size + self.longest))
+        self._begin = self._end = 0  # of what has been read and not taken
+        client_socket.settimeout(WAIT_S)
 
     @property
     def ready(self) -> bool:
         """Return whether data can be read, after a short wait when nothing else is to be done."""
         if self.socket is None:
             time.sleep(WAIT_S)
-        elif isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
-            return True  # decrypted already, so that nothing more need arrive
+        elif self._begin < self._end:
+            return True
         elif self.provider_queue.empty() and self.event_queue.empty():
-            with suppress(OSError, ValueError):  # a closed connection, which is reported below
-                select.select([self.socket], [], [], WAIT_S)
+            return self._has_come()
         return super().ready
+
+    def _has_come(self) -> bool:
+        try:
+            self._read()
+        except TimeoutError:
+            return False
+        except (OSError, ValueError):  # what the library takes for a closed connection
+            self.event_queue.put(_CLOSED)
+            return False
+        return True  # that the peer has closed is found out by whoever takes it
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Return that many bytes, or fewer when the peer closes.
@@ -118,51 +133,88 @@ class WaitingSocket(AssociationSocket):
             The PDU is longer than any that was agreed, or does not arrive in time; the caller
             closes the connection.
         """
-        if self.socket is None or nr_bytes > max(self.longest, _MAX_OTHER_PDU_BYTES):
+        if nr_bytes > max(self.longest, _MAX_OTHER_PDU_BYTES):
             raise OSError("a PDU that cannot be taken")
-        if self._returned:  # by `put_back`; nobody asks for another number than was read
-            received, self._returned = self._returned, bytearray()
-            return received
-        received = bytearray(nr_bytes)
-        with memoryview(received) as view:
-            count = self.recv_into(view)
-        del received[count:]
-        return received
+        self.fill(nr_bytes)
+        return bytearray(self.take(nr_bytes))
 
     @property
     def longest(self) -> int:
         """The length of the longest P-DATA-TF that was agreed."""
         return int(self.assoc.ae.maximum_pdu_size)
 
-    def put_back(self, header: bytes | bytearray) -> None:
-        """Let the next `recv` return what has been read already."""
-        self._returned = bytearray(header)
-
-    def recv_into(self, view: memoryview) -> int:
-        """Fill a buffer and return its length, or what there is when the peer closes.
+    def fill(self, count: int) -> bool:
+        """Wait until that many bytes can be taken; False when the peer closes before.
 
         Raises
         ------
         OSError
-            It is not full in time.
+            They do not come in time.
         """
-        sock = self.socket
-        if sock is None:
-            raise OSError("no connection")
-        count, wanted = 0, len(view)
+        if self._begin + count > len(self._buffer):
+            self._move(count)
         patience_s = self._pdu_timeout_s
         if not self.assoc.is_established:  # the timer of the request does not run in mid-PDU
             patience_s = self.assoc.acse_timeout
-        deadline = None if patience_s is None else time.monotonic() + patience_s
-        while count < wanted:
-            sock.settimeout(None if deadline is None else max(deadline - time.monotonic(), 0.001))
-            piece = sock.recv_into(view[count:])
-            if not piece:
-                break
-            count += piece
+        began = time.monotonic()
+        while self._end - self._begin < count:
+            if patience_s is not None and time.monotonic() - began > patience_s:
+                raise TimeoutError
+            try:
+                if not self._read():
+                    return False
+            except TimeoutError:
+                continue
+        return True
+
+    def peek(self, count: int) -> memoryview:
+        """Return the next bytes that have come; they stay where they are until more is read."""
+        return self._buffer[self._begin : min(self._begin + count, self._end)]
+
+    def take(self, count: int) -> memoryview:
+        """Return the next bytes, and go on."""
+        taken = self.peek(count)
+        self._begin += len(taken)
+        return taken
+
+    def _read(self) -> int:
+        """Read what there is, nothing where the peer has closed; wait for it a moment."""
+        sock = self.socket
+        if sock is None:
+            raise OSError("no connection")
+        if self._begin == self._end:
+            self._begin = self._end = 0
+        count = sock.recv_into(self._buffer[self._end :])
+        self._end += count
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        sock.settimeout(self._pdu_timeout_s)  # for what is sent meanwhile
         return count
+
+    def _move(self, count: int) -> None:
+        """Make room for so many bytes from the buffer's beginning."""
+        rest = bytes(self._buffer[self._begin : self._end])
+        if count > len(self._buffer):
+            self._buffer = memoryview(bytearray(count))
+        self._buffer[: len(rest)] = rest
+        self._begin, self._end = 0, len(rest)
+
+    def send(self, bytestream: bytes) -> None:
+        """Send all of it; a peer that does not take it in time has closed the connection."""
+        sock = self.socket
+        if sock is not None:
+            sock.settimeout(self._pdu_timeout_s)
+            super().send(bytestream)
+            sock.settimeout(WAIT_S)
+
+
+class _Telling(Queue[Any]):
+    """A queue that tells when something is put into it."""
+
+    tell: Callable[[], None]
+
+    def put(self, item: object, *options: Any) -> None:  # noqa: ANN401 - the library's own
+        """Put it in, and tell."""
+        super().put(item, *options)
+        self.tell()
 
 
 class UpperLayer(DULServiceProvider):
@@ -185,8 +237,12 @@ class UpperLayer(DULServiceProvider):
     def __init__(self, assoc: Association) -> None:
         super().__init__(assoc)
         self._run_loop_delay = 0  # the socket waits
+        self.to_user_queue = self._told = _Telling()
         self._is_busy = False
-        self._buffer = bytearray()
+
+    def wake_by(self, wake: Callable[[], None]) -> None:
+        """Say what is called when there is something for the association's own thread."""
+        self._told.tell = wake
 
     def send_data(self, context_id: int, header: int, content: bytes) -> None:
         """Send one presentation data value at once; on the thread that reads the socket alone.
@@ -214,20 +270,17 @@ class UpperLayer(DULServiceProvider):
         super()._read_pdu_data()
 
     def _takes_data(self, sock: WaitingSocket) -> bool:
-        """Take a PDU of data; False leaves it to the library, its header put back."""
+        """Take a PDU of data; False leaves it to the library."""
         try:
-            header = sock.recv(_PDU_HEADER.size)
-            kind, length = _PDU_HEADER.unpack(header) if len(header) == _PDU_HEADER.size else (0, 0)
-            if kind != _P_DATA or length > sock.longest:
-                sock.put_back(header)
+            if not sock.fill(_PDU_HEADER.size):
                 return False
-            if len(self._buffer) < length:
-                self._buffer = bytearray(length)
-            with memoryview(self._buffer)[:length] as data:
-                if sock.recv_into(data) < length:
-                    self.event_queue.put(_CLOSED)
-                else:
-                    self._take(data)
+            kind, length = _PDU_HEADER.unpack(sock.peek(_PDU_HEADER.size))
+            if kind != _P_DATA or length > sock.longest:
+                return False
+            if sock.fill(_PDU_HEADER.size + length):
+                self._take(sock.take(_PDU_HEADER.size + length)[_PDU_HEADER.size :])
+            else:
+                self.event_queue.put(_CLOSED)
         except OSError:
             self.event_queue.put(_CLOSED)
         return True

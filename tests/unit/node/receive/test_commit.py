@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -56,9 +57,19 @@ def _all_at_once(
         return [one.exception(30) for one in (first, *rest)]
 
 
-def _count_commits(ledger: Ledger) -> list[object]:
-    commits: list[object] = []
-    sa.event.listen(ledger.engine, "commit", commits.append)
+def _on_commit(ledger: Ledger, tell: Callable[[str], None]) -> None:
+    """Have SQLite itself tell each commit."""
+
+    @sa.event.listens_for(ledger.engine, "connect")
+    def _trace(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's own type
+        connection.set_trace_callback(lambda text: tell("commit") if text == "COMMIT" else None)
+
+    ledger.engine.dispose()  # those that are open are not traced
+
+
+def _count_commits(ledger: Ledger) -> list[str]:
+    commits: list[str] = []
+    _on_commit(ledger, commits.append)
     return commits
 
 
@@ -75,7 +86,7 @@ def test_success_comes_after_file_folder_and_row(
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", watched)
-    sa.event.listen(ledger.engine, "commit", lambda _: happened.append("commit"))
+    _on_commit(ledger, happened.append)
     intake = Intake(spool, ledger, model_id=MODEL, limit_bytes=2**20)
     take_in(intake, make_instance())
     happened.append("answer")

@@ -248,6 +248,8 @@ def test_a_flood_of_empty_elements_is_refused() -> None:
     flood = struct.pack("<HH2sH", 0x0029, 0x1010, b"LO", 0) * 2_100_000
     with pytest.raises(InstanceUnreadableError, match="elements"):
         _read(_deflated(flood), DeflatedExplicitVRLittleEndian, limit=2**30)
+    with pytest.raises(InstanceUnreadableError, match="elements"):
+        _read(flood)
 
 
 def test_a_deflated_bomb_is_refused_at_the_limit() -> None:
@@ -325,3 +327,22 @@ def test_a_damaged_data_set_ends_in_identifiers_or_in_one_of_our_errors(
     except NodeError:
         return
     assert len(found.sop_instance_uid) <= 64
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, len(_WHOLE)), st.binary(max_size=4), st.integers(0, 20))
+def test_passing_simple_elements_at_once_changes_nothing(
+    position: int, damage: bytes, lost: int
+) -> None:
+    """Of a deflated data set each element is looked at by itself."""
+    data = _WHOLE[:position] + damage + _WHOLE[position + len(damage) :]
+    data = data[: len(data) - lost]
+    deflated = _outcome(_deflated(data), DeflatedExplicitVRLittleEndian)
+    assert _outcome(data, ExplicitVRLittleEndian) == deflated
+
+
+def _outcome(data: bytes, syntax: str) -> Identifiers | str:
+    try:
+        return _read(data, syntax)
+    except NodeError as error:
+        return str(error)
