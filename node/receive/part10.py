@@ -10,8 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from node.receive.dataset import SHORT_VRS
-from node.receive.encoded import refuse
+from node.receive.encoded import SHORT_VRS, refuse
 
 SOP_CLASS_UID, SOP_INSTANCE_UID, TRANSFER_SYNTAX_UID, SOURCE_AE = 0x0002, 0x0003, 0x0010, 0x0016
 LARGEST_HEAD: Final = 2**16
