@@ -2,7 +2,7 @@
 # make test        lint, types, architecture and every test that this machine can run
 # make lint        ruff, mypy, import-linter
 # make bench       measurements against peers; never part of `make test` (RECORD=1 writes them down, GUARD=1 compares)
-# make bench-engine     speed, memory and labels of the engine against the plain MONAI call
+# make bench-engine     the part of it that is the engine: speed, memory and labels beside MONAI's call
 # make bench-sequences  which sequence each series is: accuracy on labelled headers
 # make eval-demo        accuracy, seconds and memory of the demonstration model (QUICK=1: a look)
 # make test-container   builds the images, brings the stack up, kills the node at work (minutes)
@@ -73,12 +73,12 @@ bench: $(VENV)/.test tools
 	$(RUN)/python -m tests.bench $(if $(RECORD),--record) $(if $(GUARD),--guard)
 	$(RUN)/python -m tests.bench.bench_study $(if $(RECORD),--record)
 	$(RUN)/python -m tests.bench.bench_start $(if $(RECORD),--record)
-	$(RUN)/python -m tests.bench.bench_scaling
-	$(RUN)/python -m tests.bench.bench_ledger
+	$(RUN)/python -m tests.bench.bench_scaling $(if $(RECORD),--record)
+	$(RUN)/python -m tests.bench.bench_ledger $(if $(RECORD),--record)
 	$(RUN)/python -m tests.bench.bench_register
 
 bench-engine: $(VENV)/.test
-	$(RUN)/python -m tests.bench.bench_engine
+	$(RUN)/python -m tests.bench engine
 
 bench-sequences: $(VENV)/.test
 	$(RUN)/python -m tests.bench.bench_sequences

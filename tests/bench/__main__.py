@@ -3,36 +3,51 @@
 ``--record`` writes tables and pictures into docs/performance.md and the ratios into
 docs/performance.json; ``--guard`` ends with 1 where a ratio is a fifth below the recorded one in
 every round. Ratios only: seconds of a shared machine say little. Missing peers are named and left
-out. The engine and the recognition of series have commands of their own (``make bench-engine``,
-``make bench-sequences``), since their answers are judged, too.
+out. The recognition of series has a command of its own (``make bench-sequences``), since it is
+judged by its answers.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import os
-import platform
-import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 
 from tests.bench import comparison
 from tests.bench.comparison import Comparison
 
-_ROOT: Final = Path(__file__).parents[2]
-_PAGE, _RATIOS = _ROOT / "docs" / "performance.md", _ROOT / "docs" / "performance.json"
-_TITLES: Final = {
-    "receive": "Receive: instances a second, times DCMTK's storescp",
-    "convert": "Series to volumes, times dcm2niix",
-    "encode": "SEG and report, read back and proven, times highdicom's SEG alone",
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    title: str
+    command: str = ""  # of the peer, where that is no package
+    version: tuple[str, str] = ("", "")  # the option that tells it, and where it stands there
+    packages: tuple[str, ...] = ()  # whose versions matter
+
+
+_BENCHES: Final = {
+    "receive": _Bench(
+        "Receive: instances a second, times DCMTK's storescp",
+        "storescp",
+        ("--version", r"v(\d[\d.]+)"),
+        ("pynetdicom",),
+    ),
+    "convert": _Bench(
+        "Series to volumes, times dcm2niix", "dcm2niix", ("-v", r"version v?(\S+)"), ("pydicom",)
+    ),
+    "engine": _Bench(
+        "The engine on the processor, times MONAI's call in torch",
+        packages=("torch", "monai", "openvino"),
+    ),
+    "encode": _Bench(
+        "SEG and report, read back and proven, times highdicom's SEG alone",
+        packages=("highdicom", "pydicom"),
+    ),
 }
-_PEERS: Final = {"receive": "storescp", "convert": "dcm2niix", "encode": ""}
 
 
 def main() -> int:
@@ -42,17 +57,18 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(_TITLES)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(_BENCHES)}")
     parser.add_argument("--rounds", type=int, default=5, help="of each comparison (%(default)s)")
     parser.add_argument("--record", action="store_true", help="write docs/performance.md")
     parser.add_argument("--guard", action="store_true", help="compare with what is recorded")
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(_TITLES):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(_TITLES)}")
+    if unknown := set(arguments.names) - set(_BENCHES):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(_BENCHES)}")
     found: dict[str, list[Comparison]] = {}
-    for name in arguments.names or _TITLES:
-        if _PEERS[name] and not shutil.which(_PEERS[name]):
-            _say(f"{name}: left out, {_PEERS[name]} is not installed")
+    for name in arguments.names or _BENCHES:
+        peer = _BENCHES[name].command
+        if peer and not shutil.which(peer):
+            _say(f"{name}: left out, {peer} is not installed")
             continue
         _say(f"{name}: {arguments.rounds} rounds")
         module = importlib.import_module(f"tests.bench.bench_{name}")
@@ -69,43 +85,21 @@ def _say(text: str) -> None:
 
 
 def _record(found: Mapping[str, list[Comparison]]) -> None:
-    ratios = _recorded()
     for name, rows in found.items():
-        svg = _PAGE.parent / "images" / f"bench-{name}.svg"
-        svg.write_text(comparison.picture(_TITLES[name], rows), encoding="utf-8")
-        told = f"![{_TITLES[name]}](images/{svg.name})\n\n{comparison.table(rows)}\n\n{_machine()}"
-        comparison.put(_PAGE, name, told)
-        ratios |= {one.name: round(one.ratio, 3) for one in rows}
-    _RATIOS.write_text(json.dumps(ratios, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _recorded() -> dict[str, float]:
-    if not _RATIOS.exists():
-        return {}
-    found: dict[str, float] = json.loads(_RATIOS.read_text(encoding="utf-8"))
-    return found
+        bench = _BENCHES[name]
+        with_what = comparison.machine(*bench.packages)
+        if bench.command:
+            told = comparison.version(bench.command, *bench.version)
+            with_what = f"{with_what[:-1]}, {bench.command} {told}."
+        text = f"{comparison.table(rows)}\n\n{with_what}"
+        comparison.record(name, bench.title, comparison.picture(bench.title, rows), text)
+        comparison.record_ratios(rows)
 
 
 def _guard(found: Mapping[str, list[Comparison]]) -> int:
-    fallen = [one for rows in found.values() for one in comparison.losses(rows, _recorded())]
+    fallen = [one for rows in found.values() for one in comparison.losses(rows)]
     _say("\n".join(fallen) if fallen else "no ratio has fallen")
     return 1 if fallen else 0
-
-
-def _machine() -> str:
-    """Return what the figures were measured with."""
-    parts = [f"Python {platform.python_version()}", f"{len(os.sched_getaffinity(0))} cores"]
-    parts += [f"load {os.getloadavg()[0]:.1f} at the end"]
-    for command, pattern in (("storescp", r"v(\d[\d.]+)"), ("dcm2niix", r"version v?(\S+)")):
-        if shutil.which(command):
-            option = "--version" if command == "storescp" else "-v"
-            told = subprocess.run([command, option], capture_output=True, text=True, check=False)
-            if version := re.search(pattern, told.stdout):
-                name = "DCMTK" if command == "storescp" else command
-                parts.append(f"{name} {version[1]}")
-    for package in ("highdicom", "pydicom", "pynetdicom"):
-        parts.append(f"{package} {importlib.import_module(package).__version__}")
-    return f"Measured with {', '.join(parts)}."
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Speed, memory and labels of the engine against the plain MONAI call, in one run.
 
-Run by hand: ``make bench-engine``, or ``python -m tests.bench.bench_engine unet --rounds 3``. The
+``python -m tests.bench engine``; for one network ``python -m tests.bench.bench_engine unet``. The
 peer is what the reference project does: ``sliding_window_inference`` in torch with float32 on the
 processor, windows of 96 with half of them shared, four at a time. Each measurement is a process of
 its own, peer and engine take turns.
@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -40,6 +39,8 @@ from inference.declarations import Infer, Network
 from inference.manifest import Manifest
 from inference.model import LoadedModel
 from tests import peers
+from tests.bench import comparison
+from tests.bench.comparison import Comparison
 
 _KEPT: Final = Path("var") / "bench"
 _TEMPLATE: Final = manifest.load(Path(__file__).parents[2] / "models" / "demo-glioma")
@@ -48,7 +49,8 @@ _AT_ONCE: Final = 4
 _MIDDLE: Final = 144
 _SHAPE: Final = (240, 240, 155)
 _CROP: Final = 48  # voxels a side
-_LABELS: Final = ("oedema", "core", "enhancing")
+_STEPS: Final = {"unet": 120, "segresnet": 40, "dynunet": 8}  # of fitting: minutes each
+_MOST_ROUNDS: Final = 3  # a round of the UNet takes a minute
 _FROM_BRATS: Final = np.array([0, 2, 1, 0, 3], np.uint8)  # 1 core, 2 oedema, 4 enhancing
 _NAMES: Final = {"flair": "flair", "t1": "t1", "t1gd": "t1ce", "t2": "t2"}
 Way = Literal["monai", "engine", "crop"]
@@ -101,7 +103,15 @@ def declared(name: str, way: Way, axes: tuple[int, ...]) -> Manifest:
         tta_axes=axes,
     )
     space = _TEMPLATE.space.model_copy(update={"spacing_mm": (1.0, 1.0, 1.0), "skull": "any"})
-    update = {"network": NETWORKS[name], "infer": plan, "space": space}
+    normalise = _TEMPLATE.normalise.model_copy(update={"mask": "nonzero", "outside": "zero"})
+    postprocess = _TEMPLATE.postprocess.model_copy(update={"clip_to_brain": False})
+    update = {
+        "network": NETWORKS[name],
+        "infer": plan,
+        "space": space,
+        "normalise": normalise,
+        "postprocess": postprocess,
+    }
     return _TEMPLATE.model_copy(update=update)
 
 
@@ -236,23 +246,26 @@ def _piece(image: Image, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 # -- one measurement, in a process of its own ----------------------------------------------------
 
 
-def measure(name: str, way: Way, axes: tuple[int, ...], folder: Path) -> dict[str, float]:
+def measure(name: str, way: Way, axes: tuple[int, ...]) -> dict[str, float]:
     """Compute the labels of the image once and return what it took."""
     threads = torch.get_num_threads()
     model = declared(name, way, axes)
     network = networks.build(model.network)
-    network.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
+    network.load_state_dict(safetensors.torch.load_file(_KEPT / "weights.safetensors"))
     network.eval()
-    channels = torch.from_numpy(np.load(folder / "channels.npy"))
-    started = time.monotonic()
+    channels = torch.from_numpy(np.load(_KEPT / "channels.npy"))
     run = _plain(network, axes) if way == "monai" else _engine(network, model, threads)
-    ready_s = time.monotonic() - started
     wall, cpu = time.monotonic(), time.process_time()
     labels = run(channels)
     spent = {"wall_s": time.monotonic() - wall, "cpu_s": time.process_time() - cpu}
-    np.save(folder / f"{way}.npy", labels)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {**spent, "ready_s": ready_s, "peak_mib": peak_mib}
+    np.save(_KEPT / f"{way}.npy", labels)
+    return {**spent, "peak_mib": _peak_mib()}
+
+
+def _peak_mib() -> float:
+    # Not `getrusage`: what it tells of a process may be the peak of the one that started it.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def _plain(network: nn.Module, axes: tuple[int, ...]) -> Callable[[Tensor], NDArray[np.uint8]]:
@@ -311,30 +324,49 @@ _OTHERS: Final = ((2, 1), (2, 0), (1, 0))  # axes to reduce, one after the other
 # -- the run --------------------------------------------------------------------------------------
 
 
-def compare(name: str, way: Way, axes: tuple[int, ...], folder: Path, rounds: int) -> None:
-    """Print one row: the engine's way beside the plain call, in turns."""
+def compare(rounds: int, names: Sequence[str] = tuple(NETWORKS)) -> list[Comparison]:
+    """Return the engine's ways beside the plain call, for each network."""
+    whole = measured_image()
+    found = []
+    for name in names:
+        network = fitted(name, _STEPS[name])
+        image = whole if name == "unet" else middle(whole)
+        np.save(_KEPT / "channels.npy", image.channels.numpy())
+        np.save(_KEPT / "truth.npy", image.truth)
+        _save(network, _KEPT / "weights.safetensors")
+        found.append(_compared(name, "engine", (), min(rounds, _MOST_ROUNDS)))
+        if image is whole:  # the middle lies within the brain
+            found.append(_compared(name, "crop", (), min(rounds, _MOST_ROUNDS)))
+        found.append(_compared(name, "engine", (0,), 1))
+    return found
+
+
+def _compared(name: str, way: Way, axes: tuple[int, ...], rounds: int) -> Comparison:
     found: dict[str, list[dict[str, float]]] = {"monai": [], way: []}
     for _ in range(rounds):
         for one, rows in found.items():
-            rows.append(_in_a_process(name, one, axes, folder))
-    middle = {
-        one: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
-        for one, rows in found.items()
-    }
-    peer, ours = middle["monai"], middle[way]
-    theirs, labels = np.load(folder / "monai.npy"), np.load(folder / f"{way}.npy")
-    truth = np.load(folder / "truth.npy")
-    ratios = [row["wall_s"] / other["wall_s"] for row, other in zip(*found.values(), strict=True)]
-    agree = 100 * float((theirs == labels).mean())
-    copies = f", {2 ** len(axes)} mirrored copies" if axes else ""
-    what = f"{name}, {' x '.join(map(str, truth.shape))}{copies}"
-    _say(
-        f"| {what} | {'same windows' if way == 'engine' else 'brain box'} "
-        f"| {peer['wall_s']:.1f} | {ours['wall_s']:.1f} "
-        f"| **{statistics.median(ratios):.2f}** ({min(ratios):.2f}-{max(ratios):.2f}) "
-        f"| {peer['cpu_s'] / ours['cpu_s']:.2f} | {peer['peak_mib']:.0f} | {ours['peak_mib']:.0f} "
-        f"| {agree:.4f} | {_dices(theirs, labels)} | {_dices(truth, theirs)} "
-        f"| {_dices(truth, labels)} | {ours['ready_s']:.1f} |"
+            rows.append(_in_a_process(name, one, axes))
+    peer, ours = (
+        {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        for rows in found.values()
+    )
+    theirs, labels = np.load(_KEPT / "monai.npy"), np.load(_KEPT / f"{way}.npy")
+    truth = np.load(_KEPT / "truth.npy")
+    size = "whole" if name == "unet" else "middle"
+    copies = f", {2 ** len(axes)} copies" if axes else ""
+    return Comparison(
+        name=f"{name}, {size}{copies}, {'same windows' if way == 'engine' else 'brain box'}",
+        unit="s",
+        peer="MONAI",
+        ours=[row["wall_s"] for row in found[way]],
+        theirs=[row["wall_s"] for row in found["monai"]],
+        target=3.0,
+        note=(
+            f"labels equal {100 * float((theirs == labels).mean()):.4f} %, "
+            f"Dice {_dices(theirs, labels)}; with the truth {_dices(truth, labels)}, "
+            f"MONAI's {_dices(truth, theirs)}; peak {ours['peak_mib']:.0f} MiB, "
+            f"MONAI's {peer['peak_mib']:.0f}; CPU ratio {peer['cpu_s'] / ours['cpu_s']:.2f}"
+        ),
     )
 
 
@@ -349,64 +381,30 @@ def _dices(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> str:
         both, all_of_them = np.count_nonzero(a & b), np.count_nonzero(a) + np.count_nonzero(b)
         return 2.0 * both / max(1.0, float(all_of_them))
 
-    return " / ".join(f"{dice(number):.4f}" for number in (1, 2, 3))
+    return " / ".join(f"{dice(number):.3f}" for number in (1, 2, 3))
 
 
-def _in_a_process(name: str, way: str, axes: tuple[int, ...], folder: Path) -> dict[str, float]:
-    command = [
-        sys.executable,
-        "-m",
-        "tests.bench.bench_engine",
-        name,
-        "--measure",
-        way,
-        "--folder",
-        str(folder),
-    ]
+def _in_a_process(name: str, way: str, axes: tuple[int, ...]) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.bench.bench_engine", name, "--measure", way]
     command += ["--axes", ",".join(map(str, axes))]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     row: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return row
 
 
-def _arguments() -> argparse.Namespace:
+def main() -> None:
+    """Print the table, or take one measurement."""
     parser = argparse.ArgumentParser(description="Measure the engine against the plain MONAI call.")
     parser.add_argument("networks", nargs="*", help=f"of {', '.join(NETWORKS)}; all by default")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--whole", action="store_true", help="measure every network on the whole image (an hour)"
-    )
-    parser.add_argument("--steps", type=int, default=120, help="of fitting")
+    parser.add_argument("--rounds", type=int, default=_MOST_ROUNDS)
     parser.add_argument("--measure", choices=("monai", "engine", "crop"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, default=_KEPT, help=argparse.SUPPRESS)
     parser.add_argument("--axes", default="", help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Print the table."""
-    asked = _arguments()
+    asked = parser.parse_args()
     if asked.measure:
         axes = tuple(int(axis) for axis in asked.axes.split(",") if axis)
-        _say(json.dumps(measure(asked.networks[0], asked.measure, axes, asked.folder)))
-        return
-    whole = measured_image()
-    _KEPT.mkdir(parents=True, exist_ok=True)
-    _say(f"{whole.name}, {tuple(whole.channels.shape)}, {torch.get_num_threads()} threads")
-    _say(
-        "| network | windows | plain s | ours s | speed ratio (range) | CPU ratio | plain MiB "
-        f"| ours MiB | labels equal % | Dice with plain ({' / '.join(_LABELS)}) | plain's Dice "
-        "| ours' Dice | ready s |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
-    )
-    for name in asked.networks or NETWORKS:
-        network = fitted(name, asked.steps)
-        image = whole if name == "unet" or asked.whole else middle(whole)
-        np.save(_KEPT / "channels.npy", image.channels.numpy())
-        np.save(_KEPT / "truth.npy", image.truth)
-        _save(network, _KEPT / "weights.safetensors")
-        compare(name, "engine", (), _KEPT, asked.rounds)
-        compare(name, "crop", (), _KEPT, asked.rounds)
-        compare(name, "engine", (0,), _KEPT, max(1, asked.rounds // 2))
+        _say(json.dumps(measure(asked.networks[0], asked.measure, axes)))
+    else:
+        _say(comparison.table(compare(asked.rounds, asked.networks or tuple(NETWORKS))))
 
 
 if __name__ == "__main__":

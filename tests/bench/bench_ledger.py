@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from node import tables, tallies
 from node.cases import CaseState, Stage
 from node.ledger import Ledger
+from tests.bench import comparison
 from tests.ledgers import MODEL, instance
 
+_TITLE: Final = "How questions grow with the ledger: 0 not at all, 1 as it does"
 _OF_A_STUDY, _OPEN = 200, 10
 _CHUNK = 50_000
 
@@ -101,15 +102,15 @@ def questions(ledger: Ledger, count: int) -> dict[str, Callable[[], object]]:
 
     return {
         "receive: one instance": _record,
-        "receive: bytes in the spool": ledger.spool_bytes,
+        "receive: bytes in the spool, seldom": ledger.spool_bytes,
         "closing: open cases": lambda: ledger.cases(CaseState.RECEIVING, limit=200),
         "closing: instances of a study": lambda: ledger.study_instances(last_study),
         "page: newest hundred cases": ledger.cases,
         "page: cases in each state": ledger.counts,
-        "page: has anything changed": ledger.mark,
+        "page: has anything changed?": ledger.mark,
         "page: one case": lambda: (ledger.case(case_id), ledger.attempts(case_id)),
         "page: destinations": lambda: ledger.last_deliveries(per_case=False),
-        "metrics: sums of everything": lambda: tallies.read(ledger),
+        "metrics: sums of everything, seldom": lambda: tallies.read(ledger),
     }
 
 
@@ -132,12 +133,6 @@ def _timed_ms(ask: Callable[[], object]) -> float:
     return 1e3 * (time.perf_counter() - started)
 
 
-def slope(counts: Sequence[int], values: Sequence[float]) -> float:
-    """Return the exponent of the power law that fits best."""
-    across, up = ([math.log(one) for one in many] for many in (counts, values))
-    return statistics.linear_regression(across, up).slope
-
-
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(
@@ -145,15 +140,17 @@ def main() -> None:
     )
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--record", action="store_true", help="write docs/performance.md")
     arguments = parser.parse_args()
-    found = {count: measure(count, arguments.rounds) for count in arguments.counts}
-    heads = "".join(f"{count:>12,}" for count in found)
-    sys.stdout.write(f"{'ms':32s}{heads}   slope\n")
-    for name in found[arguments.counts[0]]:
-        values = [one[name] for one in found.values()]
-        cells = "".join(f"{value:12.2f}" for value in values)
-        grows = slope(arguments.counts, values) if len(values) > 1 else 0.0
-        sys.stdout.write(f"{name:32s}{cells}  {grows:6.2f}\n")
+    counts = arguments.counts
+    measured = [measure(count, arguments.rounds) for count in counts]
+    found = {name: [one[name] for one in measured] for name in measured[0]}
+    text = comparison.growth_table("milliseconds, by instances", counts, found, digits=2)
+    sys.stdout.write(f"{text}\n")
+    if arguments.record:
+        slopes = {name: comparison.slope(counts, values) for name, values in found.items()}
+        svg = comparison.growth_picture(_TITLE, slopes)
+        comparison.record("ledger", _TITLE, svg, f"{text}\n\n{comparison.machine('sqlalchemy')}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -27,28 +27,47 @@ from converters.mr_writer import write_series
 from converters.seg import SegIdentity, build_segmentation
 from converters.volume import Grid, LabelMap, Volume
 from inference import manifest, model
-from tests.bench.bench_ledger import slope
+from inference.model import LoadedModel
+from tests.bench import comparison
 
 _MODEL: Final = Path(__file__).parents[2] / "models" / "demo-glioma"
+_TITLE: Final = "How seconds grow: 0 not at all, 1 as slices or windows do"
+_SLICES: Final = (100, 200, 400)
+_WINDOWS: Final = (1, 2, 4, 8)
 _SIDE: Final = 256
 _SQUARE: Final = 3072  # a matrix that no cache holds
 
 
 def main() -> None:
-    """Print two tables and the rates."""
+    """Print two tables and the rates; write down what is asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--record", action="store_true", help="write docs/performance.md")
+    arguments = parser.parse_args()
+    loaded = model.load(manifest.load(_MODEL), device="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        _slices((100, 200, 400), rounds, Path(folder))
-    _windows((1, 2, 4, 8), rounds)
+        slices = _slices(arguments.rounds, Path(folder))
+    windows = _windows(loaded, arguments.rounds)
+    named = " x ".join(map(str, loaded.manifest.infer.window))
+    text = "\n\n".join(
+        [
+            comparison.growth_table(f"s, by slices of {_SIDE} x {_SIDE}", _SLICES, slices, 3),
+            comparison.growth_table(f"s, by windows of {named}", _WINDOWS, windows, 3),
+            _rates(loaded, windows["network"][-1] / _WINDOWS[-1], arguments.rounds),
+        ]
+    )
+    sys.stdout.write(f"{text}\n")
+    if arguments.record:
+        slopes = {name: comparison.slope(_SLICES, values) for name, values in slices.items()}
+        slopes |= {name: comparison.slope(_WINDOWS, values) for name, values in windows.items()}
+        comparison.record("scaling", _TITLE, comparison.growth_picture(_TITLE, slopes), text)
 
 
-def _slices(counts: Sequence[int], rounds: int, folder: Path) -> None:
+def _slices(rounds: int, folder: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"series to volume": [], "labels to SEG": []}
-    for count in counts:
+    for count in _SLICES:
         grid = Grid(
             shape=(count, _SIDE, _SIDE), index_to_lps_mm=np.eye(4), frame_of_reference_uid="2.25.1"
         )
@@ -78,11 +97,7 @@ def _slices(counts: Sequence[int], rounds: int, folder: Path) -> None:
                 rounds,
             )
         )
-    _table("slices of 256 x 256", counts, found)
-
-
-def _volume(files: Sequence[Path]) -> Volume:
-    return series.load(series.stack(files), "t1gd")
+    return found
 
 
 def _identity(label_map: LabelMap) -> SegIdentity:
@@ -102,14 +117,8 @@ def _identity(label_map: LabelMap) -> SegIdentity:
     )
 
 
-def _windows(counts: Sequence[int], rounds: int) -> None:
-    loaded = model.load(manifest.load(_MODEL), device="cpu")
-    window = loaded.manifest.infer.window
-    channels = len(loaded.manifest.inputs)
-    one = torch.randn(1, channels, *window)
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        loaded.network(one)
-    flops = counter.get_total_flops()
+def _windows(loaded: LoadedModel, rounds: int) -> dict[str, list[float]]:
+    one = torch.randn(1, len(loaded.manifest.inputs), *loaded.manifest.infer.window)
     seconds = [
         _usual_s(
             lambda count=count: list(  # type: ignore[misc]
@@ -117,15 +126,25 @@ def _windows(counts: Sequence[int], rounds: int) -> None:
             ),
             rounds,
         )
-        for count in counts
+        for count in _WINDOWS
     ]
-    _table(f"windows of {' x '.join(map(str, window))}", counts, {"network": seconds})
+    return {"network": seconds}
+
+
+def _rates(loaded: LoadedModel, window_s: float, rounds: int) -> str:
+    """Return how much arithmetic a second the windows got, beside a product of matrices."""
+    one = torch.randn(1, len(loaded.manifest.inputs), *loaded.manifest.infer.window)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        loaded.network(one)
+    flops = counter.get_total_flops()
     square = torch.randn(_SQUARE, _SQUARE)
     peak = 2 * _SQUARE**3 / _usual_s(lambda: torch.matmul(square, square), rounds)
-    rate = flops * counts[-1] / seconds[-1]
-    sys.stdout.write(
-        f"network ({loaded.runtime.name}): {rate / 1e9:.0f} GFLOP/s, {flops / 1e9:.1f} GFLOP a "
-        f"window; product of matrices: {peak / 1e9:.0f} GFLOP/s; share {100 * rate / peak:.0f} %\n"
+    rate = flops / window_s
+    return (
+        f"The network in {loaded.runtime.name}: **{rate / 1e9:.0f} GFLOP/s**, "
+        f"{flops / 1e9:.1f} GFLOP a window (counted as plain convolutions); a product of two "
+        f"matrices of {_SQUARE} x {_SQUARE} in torch, in the same run: {peak / 1e9:.0f} GFLOP/s; "
+        f"share **{100 * rate / peak:.0f} %**. {comparison.machine('torch', 'openvino')}"
     )
 
 
@@ -137,14 +156,6 @@ def _usual_s(work: Callable[[], object], rounds: int) -> float:
         work()
         found.append(time.perf_counter() - started)
     return statistics.median(found)
-
-
-def _table(what: str, counts: Sequence[int], found: dict[str, list[float]]) -> None:
-    sys.stdout.write(f"{what:32s}" + "".join(f"{count:>10}" for count in counts) + "   slope\n")
-    for name, values in found.items():
-        cells = "".join(f"{value:10.3f}" for value in values)
-        sys.stdout.write(f"{name:32s}{cells}  {slope(counts, values):6.2f}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

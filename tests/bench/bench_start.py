@@ -23,7 +23,6 @@ from tests.bench import comparison
 from tests.nodes import RunningNode
 from tests.waiting import wait_until
 
-_PAGE: Final = Path(__file__).parents[2] / "docs" / "performance.md"
 _HELP: Final = ("-m", "node", "--help")
 _PEER: Final = ("-c", "import numpy")
 
@@ -84,7 +83,7 @@ def main() -> None:
         text = told(arguments.rounds, Path(place))
     sys.stdout.write(f"{text}\n")
     if arguments.record:
-        comparison.put(_PAGE, "start", text)
+        comparison.put("start", text)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ from tests.bench import comparison
 from tests.nodes import RunningNode, destination, push
 from tests.peers import Orthanc
 
-_PAGE: Final = Path(__file__).parents[2] / "docs" / "performance.md"
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _STEPS: Final = ("decide", "convert", "segment", "network", "encode", "deliver", "wait")
 _COLOURS: Final = ("#a0aec0", "#3182ce", "#48bb78", "#2f855a", "#b7791f", "#805ad5", "#e2e8f0")
@@ -142,7 +141,6 @@ def told(
     rows = "\n".join(f"| {step} | {seconds:.1f} |" for step, seconds in usual.items())
     rest = sum(usual.values()) - usual["network"]
     return (
-        "![Where the seconds go](images/bench-study.svg)\n\n"
         f"| step | seconds, median of {len(found)} |\n|---|---|\n{rows}\n"
         f"| **last image to result in the archive** | **{statistics.median(totals):.1f}** "
         f"({min(totals):.1f} to {max(totals):.1f}) |\n\n"
@@ -198,8 +196,7 @@ def main() -> None:
     text = f"{text}\n\n{answering(answers_s)}"
     sys.stdout.write(f"{text}\n")
     if arguments.record:
-        comparison.put(_PAGE, "study", text)
-        (_PAGE.parent / "images" / "bench-study.svg").write_text(picture(found), encoding="utf-8")
+        comparison.record("study", "Where the seconds go", picture(found), text)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import math
+import os
+import platform
+import re
 import statistics
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Final
 
+_DOCS: Final = Path(__file__).parents[2] / "docs"
+_PAGE, _RATIOS = _DOCS / "performance.md", _DOCS / "performance.json"
+
 _OURS, _MISSED, _LINE, _TEXT = "#2f855a", "#c05621", "#718096", "#4a5568"
 _WIDTH, _ROW, _LABEL, _HEAD = 720, 30, 300, 34
+_LINEAR = 1.2  # what is more than noise above 1
+
+LOSS: Final = 0.2
+"""What the guard takes for noise: a ratio that fell by less is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +98,7 @@ def picture(title: str, rows: Sequence[Comparison]) -> str:
     most = max(1.1, *(max(one.ratios) for one in rows), *(one.target or 0.0 for one in rows)) * 1.05
     scale = (_WIDTH - _LABEL - 60) / most
     height = _HEAD + _ROW * len(rows) + 8
-    parts = [_text(12, 22, title, "font-weight='600'")]
+    parts = [_text(12, 22, title, "font-weight='600'"), _one(scale, height)]
     for index, one in enumerate(rows):
         top = _HEAD + index * _ROW
         middle = top + _ROW / 2
@@ -94,12 +108,12 @@ def picture(title: str, rows: Sequence[Comparison]) -> str:
             _text(_LABEL - 10, middle + 4, one.name, "text-anchor='end'"),
             _bar(top + 6, scale * one.ratio, _OURS if is_reached else _MISSED),
             _line(low, middle, high, middle, "2"),
-            _text(max(high, _LABEL + scale * one.ratio) + 8, middle + 4, f"{one.ratio:.2f}"),
         ]
         if one.target is not None:
             at = _LABEL + scale * one.target
             parts.append(_line(at, top + 3, at, top + _ROW - 3, "3"))
-    parts.append(_line(_LABEL + scale, _HEAD, _LABEL + scale, height - 6, "1", dash="4 3"))
+        right = max(high, _LABEL + scale * one.ratio)
+        parts.append(_text(right + 8, middle + 4, f"{one.ratio:.2f}"))
     return _svg(title, height, parts)
 
 
@@ -111,7 +125,7 @@ def stacked(
     scale = (_WIDTH - left - 60) / most
     parts = [_text(12, 22, title, "font-weight='600'")]
     for index, (name, colour) in enumerate(zip(rows[0], colours, strict=True)):
-        at = float(left + index * 105)
+        at = float(left + index * 95)
         parts += [_bar(_HEAD + 4, 14, colour, at, 14), _text(at + 20, _HEAD + 16, name)]
     for number, row in enumerate(rows):
         top, at = _HEAD + 26 + number * _ROW, float(left)
@@ -123,14 +137,101 @@ def stacked(
     return _svg(title, height, parts)
 
 
-def put(page: Path, name: str, text: str) -> None:
-    """Write what was measured into its place on a page, between the marks of its name."""
+def slope(counts: Sequence[int], values: Sequence[float]) -> float:
+    """Return the exponent of the power law that fits best; 1 grows as the counts do."""
+    across, up = ([math.log(one) for one in many] for many in (counts, values))
+    return statistics.linear_regression(across, up).slope
+
+
+def growth_table(
+    what: str, counts: Sequence[int], found: Mapping[str, Sequence[float]], digits: int
+) -> str:
+    """Return a Markdown table: a row for each name, its value at each count and the slope."""
+    heads = " | ".join(f"{count:,}" for count in counts)
+    lines = [f"| {what} | {heads} | slope |", f"|---|{'---|' * len(counts)}---|"]
+    for name, values in found.items():
+        cells = " | ".join(f"{value:.{digits}f}" for value in values)
+        lines.append(f"| {name} | {cells} | {slope(counts, values):.2f} |")
+    return "\n".join(lines)
+
+
+def growth_picture(title: str, slopes: Mapping[str, float]) -> str:
+    """Return an SVG: a bar for each slope and a line at 1, where cost grows as what it is for."""
+    scale = (_WIDTH - _LABEL - 60) / max(1.1, *slopes.values())
+    height = _HEAD + _ROW * len(slopes) + 8
+    parts = [_text(12, 22, title, "font-weight='600'"), _one(scale, height)]
+    for index, (name, value) in enumerate(slopes.items()):
+        top, width = _HEAD + index * _ROW, scale * max(value, 0.0)
+        parts += [
+            _text(_LABEL - 10, top + _ROW / 2 + 4, name, "text-anchor='end'"),
+            _bar(top + 6, width, _OURS if value <= _LINEAR else _MISSED),
+            _text(_LABEL + width + 8, top + _ROW / 2 + 4, f"{value + 0.0:.2f}"),
+        ]
+    return _svg(title, height, parts)
+
+
+def record(name: str, title: str, svg: str, text: str) -> None:
+    """Write what was measured, and a picture of it, into its place on the page.
+
+    Parameters
+    ----------
+    name : str
+        Of the place, between two marks, and of the picture's file.
+    title, svg, text : str
+        What the picture is, the picture, and the tables with whatever is to be said of them.
+    """
+    picture_file = _DOCS / "images" / f"bench-{name}.svg"
+    picture_file.write_text(svg, encoding="utf-8")
+    put(name, f"![{title}](images/{picture_file.name})\n\n{text}")
+
+
+def put(name: str, text: str) -> None:
+    """Write a text into its place on the page, between the marks of its name."""
     begin, end = f"<!-- bench {name} -->", f"<!-- end of bench {name} -->"
-    before, has_begin, rest = page.read_text(encoding="utf-8").partition(begin)
+    before, has_begin, rest = _PAGE.read_text(encoding="utf-8").partition(begin)
     _, has_end, after = rest.partition(end)
     if not (has_begin and has_end):
-        raise SystemExit(f"{page.name} has no place for {name}: {begin} ... {end}")
-    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+        raise SystemExit(f"{_PAGE.name} has no place for {name}: {begin} ... {end}")
+    _PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def record_ratios(rows: Sequence[Comparison]) -> None:
+    """Keep what the guard compares with."""
+    ratios = _recorded() | {one.name: round(one.ratio, 3) for one in rows}
+    _RATIOS.write_text(json.dumps(ratios, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def losses(rows: Sequence[Comparison]) -> list[str]:
+    """Return the ratios that fell since they were recorded, as sentences."""
+    before = _recorded()
+    return [
+        f"{one.name}: {one.ratio:.2f}, recorded {before[one.name]:.2f}"
+        for one in rows
+        if one.name in before and max(one.ratios) < before[one.name] * (1 - LOSS)
+    ]
+
+
+def _recorded() -> dict[str, float]:
+    if not _RATIOS.exists():
+        return {}
+    found: dict[str, float] = json.loads(_RATIOS.read_text(encoding="utf-8"))
+    return found
+
+
+def machine(*packages: str) -> str:
+    """Return what the figures were measured with, as a sentence."""
+    parts = [f"Python {platform.python_version()}", f"{len(os.sched_getaffinity(0))} cores"]
+    parts += [f"load {os.getloadavg()[0]:.1f} at the end"]
+    for package in packages:
+        parts.append(f"{package} {importlib.import_module(package).__version__}")
+    return f"Measured with {', '.join(parts)}."
+
+
+def version(command: str, option: str, pattern: str) -> str:
+    """Return what a peer's command says of its version."""
+    told = subprocess.run([command, option], capture_output=True, text=True, check=False)
+    found = re.search(pattern, told.stdout)
+    return found[1] if found else "of unknown version"
 
 
 def _svg(title: str, height: int, parts: Sequence[str]) -> str:
@@ -139,8 +240,14 @@ def _svg(title: str, height: int, parts: Sequence[str]) -> str:
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {height}' "
         f"font-family='system-ui, sans-serif' font-size='13' fill='{_TEXT}' role='img'>\n"
         f"<title>{escape(title)}</title>\n"
+        "<style>text{paint-order:stroke;stroke:#fff;stroke-width:4px}</style>\n"
         f"<rect width='{_WIDTH}' height='{height}' fill='#ffffff'/>\n{body}\n</svg>\n"
     )
+
+
+def _one(scale: float, height: float) -> str:
+    """Return the dashed line at 1; it comes first, so that figures stand on it."""
+    return _line(_LABEL + scale, _HEAD, _LABEL + scale, height - 6, "1", dash="4 3")
 
 
 def _bar(
@@ -162,16 +269,3 @@ def _line(x1: float, y1: float, x2: float, y2: float, width: str, *, dash: str =
         f"<line x1='{x1:.1f}' y1='{y1:.1f}' x2='{x2:.1f}' y2='{y2:.1f}' "
         f"stroke='{_LINE}' stroke-width='{width}'{dashed}/>"
     )
-
-
-LOSS: Final = 0.2
-"""What the guard takes for noise: a ratio that fell by less is none."""
-
-
-def losses(now: Sequence[Comparison], before: dict[str, float]) -> list[str]:
-    """Return the ratios that fell since they were recorded, as sentences."""
-    return [
-        f"{one.name}: {one.ratio:.2f}, recorded {before[one.name]:.2f}"
-        for one in now
-        if one.name in before and max(one.ratios) < before[one.name] * (1 - LOSS)
-    ]
