@@ -33,6 +33,7 @@ _IN_LPS: Final = {
     "I": (0.0, 0.0, -1.0),
 }
 _CUBIC: Final = 3
+_NOTHING: Final = 1e-4  # of the largest value: how far off a place among 1,000 voxels may be
 _EDGE = 1e-6  # voxels; keeps what ends on a border inside it
 
 
@@ -87,6 +88,7 @@ def prepare(
     for channel, volume in zip(channels, volumes, strict=True):
         if volume is not None:
             channel[...] = resample(volume, grid, manifest.space.interpolation)
+            _clear(channel)
     if manifest.space.skull == "stripped":
         np.copyto(channels, 0.0, where=~inside)
     box = box_of(channels, inside, manifest.infer, grid.spacing_mm)
@@ -95,6 +97,16 @@ def prepare(
         if volume is not None:
             normalise(channel, manifest.normalise, inside)
     return Prepared(channels=torch.from_numpy(channels), grid=grid, reference=reference)
+
+
+def _clear(channel: NDArray[np.float32]) -> None:
+    """Make 0 again what is there only because voxels are placed in single precision.
+
+    What a series did not image is 0, and neither counts for the numbers of normalising nor for the
+    box of the foreground.
+    """
+    least = _NOTHING * max(channel.max(), -channel.min())
+    channel[(channel < least) & (channel > -least)] = 0.0
 
 
 def _needed(

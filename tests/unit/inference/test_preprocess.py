@@ -494,3 +494,21 @@ def test_a_short_field_of_view_does_not_shift_the_numbers() -> None:
     assert values[seen].std() == pytest.approx(1.0, abs=0.02)
     assert (values[:, :, -2:] == values.min()).all()
     assert values.min() < -2.0  # like air
+
+
+def test_rounding_does_not_make_something_of_nothing() -> None:
+    """A series that ends on a voxel of the model's grid, but for what is next to nothing."""
+    grid = oblique_grid((34, 40, 36), (1.5, 1.5, 1.5))
+    intensities = head_on(grid, "t2", 900.0).intensities.copy()
+    intensities[20:] = 0.0
+    image = Volume(intensities=intensities, grid=grid, role="t2")
+    matrix = grid.index_to_lps_mm.copy()
+    matrix[:3, 3] += matrix[:3, 0] * 1e-5
+    shifted = Grid(shape=grid.shape, index_to_lps_mm=matrix, frame_of_reference_uid="1.2.3")
+    moved = Volume(intensities=intensities, grid=shifted, role="t2")
+    others = [head_on(grid, role, 900.0) for role in ANY.roles[:3]]
+    one, other = (
+        preprocess.prepare([*others, last], grid, WHOLE_HEADS, brain=an_ellipsoid).channels[3]
+        for last in (image, moved)
+    )
+    np.testing.assert_allclose(one, other, atol=1e-3)
