@@ -223,7 +223,7 @@ def machine(*packages: str) -> str:
     parts = [f"Python {platform.python_version()}", f"{len(os.sched_getaffinity(0))} cores"]
     parts += [f"load {os.getloadavg()[0]:.1f} at the end"]
     for package in packages:
-        parts.append(f"{package} {importlib.import_module(package).__version__}")
+        parts.append(f"{package} {importlib.import_module(package).__version__.partition('-')[0]}")
     return f"Measured with {', '.join(parts)}."
 
 
