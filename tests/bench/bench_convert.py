@@ -28,6 +28,7 @@ import numpy as np
 from converters import nifti, series
 from converters.mr_writer import write_series
 from converters.volume import Grid, Shape, Volume
+from tests.bench import comparison
 from tests.bench.comparison import Comparison
 
 CLINICAL: Final = {
@@ -132,17 +133,12 @@ def measure(case: Case, cores: int, rounds: int, target: Path) -> list[Compariso
     ]
 
 
-def _peak_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
-
-
 def print_memory(folder: Path) -> None:
     """Print how much more memory a process needed than before, over the size of its volume."""
     files = sorted(folder.iterdir())
-    before = _peak_bytes()
+    before = comparison.peak_bytes()
     volume = series.load(series.stack(files), "t1")
-    sys.stdout.write(f"{(_peak_bytes() - before) / volume.intensities.nbytes:.2f}")
+    sys.stdout.write(f"{(comparison.peak_bytes() - before) / volume.intensities.nbytes:.2f}")
 
 
 def compare(rounds: int) -> list[Comparison]:

@@ -259,13 +259,7 @@ def measure(name: str, way: Way, axes: tuple[int, ...]) -> dict[str, float]:
     labels = run(channels)
     spent = {"wall_s": time.monotonic() - wall, "cpu_s": time.process_time() - cpu}
     np.save(_KEPT / f"{way}.npy", labels)
-    return {**spent, "peak_mib": _peak_mib()}
-
-
-def _peak_mib() -> float:
-    # Not `getrusage`: what it tells of a process may be the peak of the one that started it.
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    return {**spent, "peak_mib": comparison.peak_bytes() / 2**20}
 
 
 def _plain(network: nn.Module, axes: tuple[int, ...]) -> Callable[[Tensor], NDArray[np.uint8]]:

@@ -31,6 +31,7 @@ from node import logs, settings
 from node.ledger import Ledger
 from node.receive.scp import StorageScp
 from node.spool import Spool
+from tests.bench import comparison
 from tests.bench.comparison import Comparison
 from tests.peers import free_port
 
@@ -133,12 +134,6 @@ def _cpu_s(pids: Sequence[int]) -> float:
     return sum(int(field) for fields in stats for field in fields[11:15]) / _TICKS
 
 
-def _peak_mb(pids: Sequence[int]) -> float:
-    """Return the most memory that one of the processes has held."""
-    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
-    return max(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
 _RECEIVERS = {"ours": _ours, "several": _several, "storescp": _dcmtk}
 
 
@@ -161,7 +156,7 @@ def measure(name: str, files: Sequence[Path], senders: int) -> Measured:
         measured = Measured(
             instances_per_s=len(files) / seconds,
             cpu_ms=1e3 * (_cpu_s(pids) - before) / len(files),
-            peak_mb=_peak_mb(pids),
+            peak_mb=max(map(comparison.peak_bytes, pids)) / 2**20,
         )
     assert not any(codes), "a sender failed"
     shutil.rmtree(folder)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 _DOCS: Final = Path(__file__).parents[2] / "docs"
 _PAGE, _RATIOS = _DOCS / "performance.md", _DOCS / "performance.json"
@@ -216,6 +216,15 @@ def _recorded() -> dict[str, float]:
         return {}
     found: dict[str, float] = json.loads(_RATIOS.read_text(encoding="utf-8"))
     return found
+
+
+def peak_bytes(pid: int | Literal["self"] = "self") -> int:
+    """Return the most memory that a process has held.
+
+    Not `getrusage`: what that tells of a process may be the peak of the one that started it.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
 
 def machine(*packages: str) -> str:
