@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 
 from tests.faults.audit import delivered
-from tests.faults.storm import Outcome, Scene, children, staged
+from tests.faults.storm import Outcome, Scene, staged
+from tests.nodes import children
 from tests.waiting import wait_until
 
 _SAMPLE_S: Final = 2.0

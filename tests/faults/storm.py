@@ -27,7 +27,7 @@ from tests import tiny_models
 from tests.faults.audit import Archive, Audit, asked, audit, delivered
 from tests.faults.load import Load, lost
 from tests.faults.power_cut import FragileDisk
-from tests.nodes import RunningNode, destination
+from tests.nodes import RunningNode, children, destination, hit
 from tests.small_studies import SmallStudies
 from tests.waiting import wait_until
 
@@ -174,36 +174,6 @@ def staged(folder: Path) -> Iterator[Scene]:
         stage.end()
 
 
-def children(pid: int) -> list[int]:
-    """Return the child processes of one, as Linux lists them."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            if int(_state(stat)[1]) == pid:
-                found.append(int(stat.parent.name))
-    return found
-
-
-def _state(stat: Path) -> list[str]:
-    """Return what Linux says of a process behind its name: state, parent and so on."""
-    return stat.read_text(encoding="utf-8").rpartition(")")[2].split()
-
-
-def _is_gone(pid: int) -> bool:
-    try:
-        return _state(Path(f"/proc/{pid}/stat"))[0] in "ZX"
-    except OSError:
-        return True
-
-
-def _hit(pid: int, number: signal.Signals) -> bool:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 # -- kill -9 --------------------------------------------------------------------------------------
 
 
@@ -221,17 +191,6 @@ def kills(
                 say(f"kill {blows.total()}: {name}, {len(load.accepted)} accepted")
         stage.settle(load)
         return stage.outcome("kill -9", blows, load, began)
-
-
-def _kill_all(stage: Scene) -> None:
-    """Kill every process of a node at once; come back when none does anything any more."""
-    supervisor = stage.node.process.pid
-    _hit(supervisor, signal.SIGSTOP)  # it starts nobody meanwhile
-    processes = [supervisor, *children(supervisor)]
-    for pid in processes:
-        _hit(pid, signal.SIGKILL)
-    stage.node.process.wait(30)
-    wait_until(lambda: all(map(_is_gone, processes)), 30.0, "the node to be dead")
 
 
 def _moment(chance: random.Random, stage: Scene, load: Load) -> None:
@@ -252,7 +211,7 @@ def _kill_some(stage: Scene, chance: random.Random) -> str:
     """Kill one of the processes, or all; return which, nothing when it was gone already."""
     own = children(stage.node.process.pid)
     if chance.random() < _WHOLE_NODE:
-        _kill_all(stage)
+        stage.node.kill()
         stage.node.start()
         return "all"
     if not own:
@@ -261,7 +220,7 @@ def _kill_some(stage: Scene, chance: random.Random) -> str:
     names = {pid: beating.get(pid, "/starting").split("/")[1] for pid in sorted(own)}
     (pid,) = chance.choices([*names], [_WEIGHTS[name] for name in names.values()])
     name = names[pid]
-    return name if _hit(pid, signal.SIGKILL) else ""
+    return name if hit(pid, signal.SIGKILL) else ""
 
 
 # -- SIGSTOP --------------------------------------------------------------------------------------
@@ -333,7 +292,7 @@ def cuts(
             while blows.total() < count and time.monotonic() < began + 60 * minutes:
                 for _ in range(chance.randint(1, 4)):
                     _moment(chance, stage, load)
-                _kill_all(stage)
+                stage.node.kill()
                 accepted = list(load.accepted)
                 with stage.looking:
                     disk.cut()
