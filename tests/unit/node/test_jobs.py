@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -221,3 +222,26 @@ def test_a_database_that_knows_no_encoding_answers_in_text(postgres: Postgres) -
 
 def test_the_address_of_a_file_stays_as_it_is() -> None:
     assert jobs.lasting("sqlite:////var/spool/jobs.sqlite") == "sqlite:////var/spool/jobs.sqlite"
+
+
+def _held_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_that_jobs_are_done_with_goes_back_to_the_system() -> None:
+    """Chunks below the C library's own mapping threshold, with one in use behind all of them."""
+    kept = []
+
+    def work() -> None:
+        chunks = [bytearray(100_000) for _ in range(1_000)]
+        kept.append(chunks[-1])
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    before = _held_bytes()
+    jobs._give_back()
+    assert before - _held_bytes() > 200_000_000
