@@ -15,10 +15,10 @@ from typing import Any, Self
 
 import httpx
 from pydicom import dcmread
-from pynetdicom import AE
 from pynetdicom.presentation import build_context
 
 from node.reading import LedgerReader
+from node.requesting import RequestingEntity
 from tests import warm
 from tests.peers import free_port
 from tests.waiting import wait_until
@@ -257,25 +257,8 @@ def _state(stat: Path) -> list[str]:
 
 
 def push(paths: Iterable[Path], port: int, *, calling: str = "SCANNER") -> list[int]:
-    """Send MR instances; return each one's status, -1 for what stayed without an answer.
-
-    What had no answer is sent once more over another association, as a PACS does: a sender made of
-    pynetdicom may lose an answer that arrives while its own reactor has not come to rest.
-    """
-    wanted = list(paths)
-    statuses = _push_once(wanted, port, calling)
-    lost = [index for index, status in enumerate(statuses) if status == -1]
-    for index, status in zip(
-        lost, _push_once([wanted[index] for index in lost], port, calling), strict=True
-    ):
-        statuses[index] = status
-    return statuses
-
-
-def _push_once(paths: list[Path], port: int, calling: str) -> list[int]:
-    if not paths:
-        return []
-    entity = AE(calling)
+    """Send MR instances; return each one's status, -1 for what stayed without an answer."""
+    entity = RequestingEntity(calling)
     entity.requested_contexts = [build_context(_MR, _EXPLICIT_VR_LITTLE_ENDIAN)]
     association = entity.associate("127.0.0.1", port, ae_title="NEUROSEG")
     statuses = []

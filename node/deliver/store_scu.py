@@ -19,7 +19,6 @@ from typing import cast
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import _config, build_role, evt
-from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
@@ -32,6 +31,7 @@ from node.deliver.receipt import receipt_of
 from node.dimse import Status
 from node.errors import PeerRefusedError, PeerUnavailableError
 from node.peers import Destination
+from node.requesting import RequestingEntity
 
 # Send files from disk as they are encoded; the library's default decodes and encodes them anew.
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -219,17 +219,12 @@ class _Socket(AssociationSocket):
             held.close()
 
 
-class _Entity(ApplicationEntity):
+class _Entity(RequestingEntity):
     line: _Line
 
-    def _create_socket(
-        self,
-        assoc: Association,
-        address: AddressInformation,
-        tls_args: tuple[ssl.SSLContext, str] | None,
-    ) -> AssociationSocket:
+    def _socket(self, assoc: Association, address: AddressInformation) -> AssociationSocket:
         held = _Socket(assoc, address=address)
-        held.tls_args, held.line = tls_args, self.line
+        held.line = self.line
         return held
 
 

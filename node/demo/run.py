@@ -24,13 +24,13 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
-from pynetdicom import AE
 from pynetdicom.presentation import build_context
 
 from converters import phantom, seg_check, series
 from converters.phantom import PhantomFiles, PhantomStudy
 from converters.volume import MM3_PER_ML
 from node.demo.archive import DemoArchive, OrthancArchive, choose_archive
+from node.requesting import RequestingEntity
 from node.supervise import SUPERVISED
 
 _LOOPBACK = "127.0.0.1"
@@ -237,7 +237,7 @@ def _interleaved(groups: Sequence[Sequence[Path]]) -> list[Path]:
 
 def _push(files: PhantomFiles, port: int, say: Callable[[str], None]) -> None:
     paths = _interleaved(list(files.paths.values()))
-    entity = AE("DEMO")
+    entity = RequestingEntity("DEMO")
     entity.requested_contexts = [build_context(_MR_IMAGE_STORAGE, _EXPLICIT_VR_LITTLE_ENDIAN)]
     association = entity.associate(_LOOPBACK, port, ae_title=_AE_TITLE)
     if not association.is_established:

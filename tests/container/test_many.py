@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
+from node.requesting import RequestingEntity
 from tests import containers, phantoms
 from tests.containers import MANY, Stack
 from tests.phantoms import WrittenStudy
@@ -53,7 +53,7 @@ def wait_delivered(stack: Stack, count: int) -> list[str]:
 
 def answers(stack: Stack) -> bool:
     """Say whether some receiver answers a C-ECHO at the published port."""
-    entity = AE("SCANNER")
+    entity = RequestingEntity("SCANNER")
     entity.add_requested_context(Verification)
     entity.acse_timeout = entity.dimse_timeout = entity.connection_timeout = 5
     association = entity.associate("127.0.0.1", stack.dicom_port, ae_title="NEUROSEG")

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Self
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE
 from pynetdicom.presentation import build_context
 
 from node.errors import InstanceUnreadableError
 from node.reading import LedgerReader
 from node.receive import stored
+from node.requesting import RequestingEntity
 from node.spool import Spool
 from tests.small_studies import SmallStudies, SmallStudy
 
@@ -130,7 +130,7 @@ class Load:
 
     def _store_once(self, wanted: list[Dataset]) -> list[Dataset]:
         """Send over one association; return what was not answered with success."""
-        entity = AE("STORM")
+        entity = RequestingEntity("STORM")
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _PATIENCE_S
         entity.connection_timeout = _PATIENCE_S
         entity.requested_contexts = [build_context(_MR, _EXPLICIT_VR_LITTLE_ENDIAN)]
