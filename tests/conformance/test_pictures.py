@@ -12,7 +12,6 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.uid import SecondaryCaptureImageStorage
-from pynetdicom import AE
 
 from converters import series
 from converters.secondary_capture import Picture, build_capture, check_capture
@@ -21,6 +20,7 @@ from converters.summary_cover import Row, Words
 from converters.summary_pictures import draw_pages
 from converters.volume import LabelMap
 from inference import manifest
+from node.requesting import RequestingEntity
 from tests import peers, seg_examples
 from tests.peers import Orthanc
 from tests.phantoms import WrittenStudy
@@ -87,7 +87,7 @@ def test_the_validator_would_have_seen_a_defect(
 def test_an_archive_stores_and_shows_the_pictures_pixel_by_pixel(
     captured: list[tuple[Path, Picture]], orthanc: Orthanc
 ) -> None:
-    entity = AE("TEST")
+    entity = RequestingEntity("TEST")
     entity.add_requested_context(SecondaryCaptureImageStorage)
     association = entity.associate("127.0.0.1", orthanc.dicom_port, ae_title=orthanc.ae_title)
     assert association.is_established

@@ -24,10 +24,11 @@ from pydicom.uid import (
     MRImageStorage,
     SegmentationStorage,
 )
-from pynetdicom import AE, AllStoragePresentationContexts
+from pynetdicom import AllStoragePresentationContexts
 
 from node.errors import AddressUnavailableError
 from node.receive.scp import presentation_contexts
+from node.requesting import RequestingEntity
 from tests import peers
 from tests.doors import VERIFICATION, AbortedError, Door, Peer, encoded, make_instance
 from tests.peers import echoscu, storescu
@@ -127,7 +128,7 @@ def test_pynetdicom_sends_through_several_associations_at_once(door: Door, tmp_p
     statuses: list[int] = []
 
     def send(own: list[Path]) -> None:
-        entity = AE()
+        entity = RequestingEntity()
         entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
         assoc = entity.associate("127.0.0.1", door.port)
         statuses.extend(assoc.send_c_store(path).Status for path in own)
@@ -326,7 +327,7 @@ def test_a_silent_association_is_aborted_after_the_idle_timeout(tmp_path: Path) 
 
 def test_the_agreed_pdu_size_is_the_configured_one(tmp_path: Path) -> None:
     with Door(tmp_path, max_pdu_bytes=54321) as door:
-        entity = AE()
+        entity = RequestingEntity()
         entity.add_requested_context(VERIFICATION)
         assoc = entity.associate("127.0.0.1", door.port)
         assert assoc.acceptor.maximum_length == 54321

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pynetdicom import AE
 
 from node import settings
 from node.errors import AddressUnavailableError
 from node.ledger import Ledger
 from node.receive.company import company
 from node.receive.scp import StorageScp
+from node.requesting import RequestingEntity
 from node.spool import Spool
 from node.supervise import receive_environments
 from tests.peers import free_port
@@ -84,7 +84,7 @@ def receiving(port: int, stores: tuple[Spool, Ledger], processes: int) -> Iterat
 def test_receivers_share_a_port_and_the_connections(stores: tuple[Spool, Ledger]) -> None:
     port = free_port()
     with receiving(port, stores, 2) as one, receiving(port, stores, 2) as other:
-        entity = AE()
+        entity = RequestingEntity()
         entity.add_requested_context(VERIFICATION)
         held = [entity.associate("127.0.0.1", port) for _ in range(16)]
         assert all(assoc.is_established for assoc in held)
