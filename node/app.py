@@ -24,6 +24,7 @@ from node.access import Gate, is_loopback
 from node.cases import AssembledCase, Stage
 from node.errors import AddressUnavailableError
 from node.ledger import Ledger
+from node.rows import place_of_processes
 from node.settings import DimseTls, Settings, Web
 from node.space import Meter
 from node.spool import STOWED, Spool
@@ -92,7 +93,7 @@ def _beating(
             role=role,
             host=socket.gethostname(),
             pid=os.getpid(),
-            detail=dict(detail or {}),
+            detail={**(detail or {}), "place": place_of_processes()},
         )
 
     ticker = Ticker("beat", _BEAT_S, _beat)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -36,11 +34,6 @@ T = TypeVar("T")
 _case = tables.case
 _LATEST = 200  # an attempt that is older than so many others has ended
 _COMPANY_S: Final = 60.0  # a machine silent for so long is not there
-
-
-def _has_ended_here(one: WorkerRow) -> bool:
-    """Say whether a process was one of this machine's that is gone, for all its recent beat."""
-    return one.host == socket.gethostname() and not Path(f"/proc/{one.pid}").exists()
 
 
 class LedgerReader:
@@ -95,7 +88,6 @@ class LedgerReader:
             one.role == role
             and one.executor_id != f"{worker_name}/{role}"
             and one.is_alive(_COMPANY_S)
-            and not _has_ended_here(one)
             for one in self.workers()
         )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import Row
@@ -99,9 +102,26 @@ class CommitmentRow:
     concluded_at: datetime | None
 
 
+@cache
+def place_of_processes() -> str:
+    """Return what process numbers are good for: machine, its start, and the container's own count.
+
+    Containers may have the name of their machine or pod, and each counts from 1.
+    """
+    try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        count = Path("/proc/self/ns/pid").readlink()
+    except OSError:  # another system than Linux
+        return ""
+    return f"{socket.gethostname()} {start} {count}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRow:
-    """A process that beats; `age_s` is the time since it was seen, by the database's clock."""
+    """A process that beats; `age_s` is the time since it was seen, by the database's clock.
+
+    `detail` holds what its role says of itself, and under ``place`` where its number counts.
+    """
 
     executor_id: str
     role: str
@@ -114,8 +134,13 @@ class WorkerRow:
         """Say whether it was seen within so long.
 
         After the clock was set back the beat of a dead process lies ahead: no sign of life either.
+        One that has ended where we are is not alive, for all its recent beat.
         """
-        return abs(self.age_s) < timeout_s
+        return abs(self.age_s) < timeout_s and not self._has_ended_here()
+
+    def _has_ended_here(self) -> bool:
+        place = (self.detail or {}).get("place")
+        return place == place_of_processes() != "" and not Path(f"/proc/{self.pid}").exists()
 
 
 def _utc(seconds: float | None) -> Any:  # noqa: ANN401 - datetime, or None where the column may be

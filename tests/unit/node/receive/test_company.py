@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from node.ledger import Ledger
 from node.receive.company import company
 from node.receive.scp import StorageScp
 from node.requesting import RequestingEntity
+from node.rows import place_of_processes
 from node.spool import Spool
 from node.supervise import receive_environments
 from tests.peers import free_port
@@ -52,19 +52,18 @@ def test_who_comes_later_waits_for_the_first_to_compare(stores: tuple[Spool, Led
 
 
 @pytest.mark.parametrize(
-    ("name", "host", "pid", "is_there"),
+    ("name", "place", "is_there"),
     [
-        ("node-2", "another", 1, True),
-        ("node-1", "another", 1, False),  # this one, before it was restarted
-        ("node-1.receive1", "", 2**22 + 1, False),  # no process has that number
+        ("node-2", "another", True),
+        ("node-1", "another", False),  # this one, before it was restarted
+        ("node-1.receive1", place_of_processes(), False),
     ],
 )
 def test_others_are_there_that_beat_and_have_not_ended_here(
-    stores: tuple[Spool, Ledger], name: str, host: str, pid: int, *, is_there: bool
+    stores: tuple[Spool, Ledger], name: str, place: str, *, is_there: bool
 ) -> None:
-    stores[1].beat(
-        f"{name}/receive", role="receive", host=host or socket.gethostname(), pid=pid, detail={}
-    )
+    nobody = 2**22 + 1  # no process has that number
+    stores[1].beat(f"{name}/receive", role="receive", host="h", pid=nobody, detail={"place": place})
     with company(*stores, NAME) as others:
         assert others.is_there == is_there
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 
 import pytest
 from starlette.testclient import TestClient
 
 from node.cases import CaseState
+from node.rows import place_of_processes
 from node.spool import Spool
 from node.web import health
 from tests.web_cases import WebNode
@@ -127,6 +129,20 @@ def test_a_role_lives_while_one_of_its_processes_does(node: WebNode, client: Tes
     work = next(one for one in health.roles(state, node.settings.jobs) if one.name == "work")
     assert (work.condition, work.alive_count) == ("alive", 1)
     assert [one["alive"] for one in client.get("/api/v1/health").json()["workers"]] == [False, True]
+
+
+@pytest.mark.parametrize(("place", "is_ready"), [(place_of_processes(), False), ("a pod", True)])
+def test_what_has_ended_here_is_not_taken_for_ready(
+    node: WebNode, client: TestClient, place: str, *, is_ready: bool
+) -> None:
+    """A node that is started again finds the beats of its last life; it cannot receive yet."""
+    node.beat("receive", "work", "infer")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    node.ledger.beat(
+        "node-1/receive", role="receive", host="h", pid=ended.pid, detail={"place": place}
+    )
+    assert (client.get("/readyz").status_code == 200) == is_ready  # where another counts, unknown
 
 
 def test_a_disk_below_the_floor_makes_the_node_not_ready(node: WebNode) -> None:
