@@ -18,6 +18,20 @@ def activated(scores: Tensor, activation: Activation) -> Tensor:
     return torch.softmax(scores, dim=0) if activation == "softmax" else torch.sigmoid(scores)
 
 
+def most_probable(scores: Tensor) -> Tensor:
+    """Return the class of the largest of (classes, ...) scores, the first of equals, as uint8.
+
+    `torch.argmax` over the first axis takes twenty times as long: the processor cannot foresee
+    which class wins.
+    """
+    classes = torch.zeros(scores.shape[1:], dtype=torch.uint8)
+    best = scores[0].clone()
+    for number, rival in enumerate(scores[1:], start=1):
+        classes.masked_fill_(rival > best, number)
+        torch.maximum(best, rival, out=best)
+    return classes
+
+
 def scores_of(probabilities: Tensor, activation: Activation) -> Tensor:
     """Return scores whose activation is `probabilities`, which are overwritten."""
     probabilities.clamp_(_LEAST, 1.0 - _LEAST)

@@ -10,11 +10,12 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
-from inference import mask_model, runtime, weights
+from inference import choosing, mask_model, weights
+from inference.choosing import Chosen, Precision
 from inference.errors import InvalidOutputError, ModelUnusableError
 from inference.manifest import Manifest
 from inference.mask_model import MaskModel
-from inference.runtime import Chosen, Runtime
+from inference.runtime import Runtime
 
 DeviceChoice: TypeAlias = Literal["auto", "cpu", "cuda"]
 
@@ -85,6 +86,7 @@ def load(  # noqa: PLR0913 - what a site asks of a model
     *,
     device: DeviceChoice = "auto",
     threads: int = 0,
+    precision: Precision = "auto",
     mask_folder: Path | None = None,
     tta: bool = False,
     uncertainty: bool = False,
@@ -100,6 +102,8 @@ def load(  # noqa: PLR0913 - what a site asks of a model
         ``auto`` takes CUDA where there is one.
     threads : int
         CPU threads of this process's torch; 0 for as many as the machine grants.
+    precision : str
+        ``auto`` takes half precision where that gives the same labels, ``float32`` never does.
     mask_folder : Path, optional
         Where the brain mask network lies; see `inference.mask_model`.
     tta, uncertainty, probabilities : bool
@@ -118,7 +122,7 @@ def load(  # noqa: PLR0913 - what a site asks of a model
     if tta and not manifest.infer.tta_axes:
         raise ModelUnusableError(field="infer.tta_axes", reason="there is no axis to mirror")
     network = weights.filled(manifest.network, manifest.read_weights())
-    chosen = _chosen(manifest, network, name, thread_count)
+    chosen = _chosen(manifest, network, name, thread_count, precision)
     return LoadedModel(
         manifest=manifest,
         network=network,
@@ -146,12 +150,20 @@ def _device_name(device: DeviceChoice) -> str:
     return "cuda"
 
 
-def _chosen(manifest: Manifest, network: nn.Module, device: str, threads: int) -> Chosen:
+def _chosen(
+    manifest: Manifest, network: nn.Module, device: str, threads: int, precision: Precision
+) -> Chosen:
     """Return what runs the network, once its scores lie as the manifest says."""
     window = manifest.infer.window
     try:
-        chosen = runtime.choose(
-            network, device, window=window, channels=len(manifest.inputs), threads=threads
+        chosen = choosing.choose(
+            network,
+            device,
+            window=window,
+            channels=len(manifest.inputs),
+            threads=threads,
+            activation=manifest.output.activation,
+            precision=precision,
         )
     except RuntimeError as error:
         raise ModelUnusableError(

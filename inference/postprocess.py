@@ -18,7 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from converters.volume import PROBABILITY_OF_ONE, Grid
-from inference.activation import Activation, activated
+from inference.activation import Activation, activated, most_probable
 from inference.errors import InvalidOutputError
 from inference.manifest import Manifest
 
@@ -150,7 +150,7 @@ def _is_something(scores: Tensor, reading: Reading) -> Tensor:
 def _labels(probabilities: Tensor, reading: Reading) -> Tensor:
     """Return the labels of (labels, ...) probabilities in the order of the label numbers."""
     if reading.activation == "softmax":
-        return probabilities.argmax(dim=0)
+        return most_probable(probabilities)
     labels = torch.zeros(probabilities.shape[1:], dtype=torch.uint8)
     for number, threshold in enumerate(reading.thresholds, start=1):
         labels[probabilities[number - 1] >= threshold] = number

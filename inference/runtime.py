@@ -1,8 +1,7 @@
 """What runs a network: windows in, scores out, in order, on the processor or on a GPU.
 
-On the processor networks run in OpenVINO, which gives the scores of torch to rounding in about half
-of its time; where it does not (a network that it cannot take, or other scores), torch runs
-them. On a GPU torch runs them, in half precision where that gives the same labels.
+torch runs any of them anywhere; OpenVINO runs most of them on the processor in a half to a third of
+the time. `inference.choosing` says which one does.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 # OpenVINO would keep an identity and counts of its use in the home folder, to be sent to its maker;
@@ -42,12 +40,9 @@ IN_FLIGHT: Final = 2
 """Windows at a time on the processor: one computes on each core while the last is blended."""
 
 _LOOK_MS: Final = 50  # how often a window that computes is asked whether it still is wanted
-_MOST_DIFFERENT: Final = 1e-3  # of the largest score; rounding is a thousandth of that
-_LEAST_EQUAL: Final = 0.999  # of the labels of a window of noise, in half precision
-_SEED: Final = 20
 _MOST_AT_ONCE: Final = 8  # windows; more fill no GPU better
 _OF_FREE_MEMORY: Final = 0.8
-_OPENVINO_FAILS: Final = (
+OPENVINO_FAILS: Final = (
     GeneralFailure,
     InitializationFailure,
     NotImplementedFailure,
@@ -57,6 +52,12 @@ _OPENVINO_FAILS: Final = (
     TypeError,
     ValueError,
 )
+"""What a network that OpenVINO cannot take ends in."""
+
+
+def never() -> bool:
+    """Want every result."""
+    return False
 
 
 class StoppedError(Exception):
@@ -159,7 +160,7 @@ class TorchRuntime:
             else torch.autocast(self._device, dtype=self._half)
         )
         with torch.inference_mode(), precision:
-            scores = _single(self._network(batch.to(self._device)))
+            scores = single(self._network(batch.to(self._device)))
         return scores.to("cpu", torch.float32)
 
     def _ask(self, _layer: nn.Module, _inputs: Any) -> None:  # noqa: ANN401 - torch's own hook
@@ -171,7 +172,7 @@ class TorchRuntime:
 
 
 class OpenVinoRuntime:
-    """Runs a network in OpenVINO on the processor, in float32.
+    """Runs a network in OpenVINO on the processor.
 
     Parameters
     ----------
@@ -180,14 +181,16 @@ class OpenVinoRuntime:
         of which is kept.
     threads : int
         To compute with.
+    half : bool
+        Whether layers compute in bfloat16; a processor that does not know it takes float32.
     """
 
-    def __init__(self, network: nn.Module, threads: int) -> None:
-        self._network = network
+    def __init__(self, network: nn.Module, threads: int, *, half: bool = False) -> None:
+        self._network, self.half = network, half
         self._core = openvino.Core()
         streams = min(IN_FLIGHT, threads)
         self._options = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
             "INFERENCE_NUM_THREADS": str(threads),
             "NUM_STREAMS": str(streams),
         }
@@ -197,7 +200,8 @@ class OpenVinoRuntime:
     @property
     def name(self) -> str:
         """Library and precision, for people."""
-        return f"OpenVINO {openvino.__version__.partition('-')[0]} float32"
+        precision = "bfloat16" if self.half else "float32"
+        return f"OpenVINO {openvino.__version__.partition('-')[0]} {precision}"
 
     def scores(self, windows: Iterable[Tensor], stop: Stop) -> Generator[Tensor]:
         """Return the scores of each window; the next one computes while one is looked at."""
@@ -243,7 +247,7 @@ class OpenVinoRuntime:
                 traced = torch.jit.trace(self._network, example, check_trace=False)  # type: ignore[no-untyped-call]
         finally:
             hook.remove()
-        expected = _single(seen[0])
+        expected = single(seen[0])
         decoder = TorchScriptPythonDecoder(traced, example_input=(example,))
         frontend = FrontEndManager().load_by_framework("pytorch")
         translated = frontend.convert(frontend.load(decoder))
@@ -255,7 +259,13 @@ class OpenVinoRuntime:
         return expected.detach().clone()
 
 
-def _single(scores: object) -> Tensor:
+def knows_half() -> bool:
+    """Say whether the processor computes in bfloat16; those that do not are far slower in it."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def single(scores: object) -> Tensor:
+    """Return the scores of a network; raises `InvalidOutputError` for anything but one tensor."""
     if not isinstance(scores, Tensor):
         raise InvalidOutputError(reason="several outputs, expected one")
     return scores
@@ -268,90 +278,3 @@ def _result(request: Any, stop: Stop) -> Tensor:  # noqa: ANN401 - not typed by 
     if stop():
         raise StoppedError
     return torch.from_numpy(request.get_output_tensor().data.copy())
-
-
-# -- which one ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """A runtime, the shape of its scores, and why it is not the fastest one; '' where it is."""
-
-    runtime: Runtime
-    shape: tuple[int, ...]
-    reason: str = ""
-
-
-def choose(
-    network: nn.Module, device: str, *, window: tuple[int, ...], channels: int, threads: int
-) -> Chosen:
-    """Return what runs a network fastest with the scores of torch in float32.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        In evaluation mode, float32, on the CPU.
-    device : str
-        ``cpu`` or ``cuda``.
-    window : tuple of int
-        Its extent; a window of seeded noise is what candidates are compared on.
-    channels : int
-        Inputs of the network.
-    threads : int
-        To compute with on the processor.
-
-    Raises
-    ------
-    InvalidOutputError
-        The network gives anything but one tensor.
-    RuntimeError
-        torch cannot run the network on such a window.
-    """
-    noise = torch.randn((1, channels, *window), generator=torch.Generator().manual_seed(_SEED))
-    if device == "cuda":
-        return _on_gpu(network, noise)
-    try:
-        candidate = OpenVinoRuntime(network, threads)
-        expected = candidate.prepare(noise)
-        (found,) = candidate.scores([noise], never)
-    except _OPENVINO_FAILS as error:
-        reason = f"OpenVINO cannot run the network ({type(error).__name__})"
-        return _in_torch(network, noise, reason)
-    worst = _difference(found, expected)
-    if worst <= _MOST_DIFFERENT:
-        return Chosen(runtime=candidate, shape=tuple(found.shape))
-    reason = f"OpenVINO gives other scores (by {worst:.1g} of the largest)"
-    return _in_torch(network, noise, reason)
-
-
-def _difference(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference as a share of the largest score."""
-    if found.shape != expected.shape:
-        return float("inf")
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
-
-
-def _in_torch(network: nn.Module, noise: Tensor, reason: str) -> Chosen:
-    runtime = TorchRuntime(network, "cpu")
-    (found,) = runtime.scores([noise], never)
-    return Chosen(runtime=runtime, shape=tuple(found.shape), reason=reason)
-
-
-def _on_gpu(network: nn.Module, noise: Tensor) -> Chosen:
-    """Return torch on the GPU, in half precision where that labels noise as the processor does."""
-    with torch.inference_mode():
-        expected = _single(network(noise))
-    network.to("cuda")
-    half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    candidate = TorchRuntime(network, "cuda", half)
-    (found,) = candidate.scores([noise], never)
-    equal = float((found.argmax(dim=1) == expected.argmax(dim=1)).float().mean())
-    if equal >= _LEAST_EQUAL and bool(torch.isfinite(found).all()):
-        return Chosen(runtime=candidate, shape=tuple(found.shape))
-    reason = f"half precision labels {100 * equal:.2f} % of noise as float32 does"
-    return Chosen(runtime=TorchRuntime(network, "cuda"), shape=tuple(found.shape), reason=reason)
-
-
-def never() -> bool:
-    """Want every result."""
-    return False

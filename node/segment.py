@@ -23,6 +23,7 @@ def load_model(manifest: Manifest, settings: Model) -> LoadedModel:
         manifest,
         device=settings.device,
         threads=settings.threads,
+        precision=settings.precision,
         mask_folder=settings.brain_mask_folder,
         tta=settings.tta,
         uncertainty=settings.uncertainty,

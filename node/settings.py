@@ -187,6 +187,7 @@ class Model(Branch):
     brain_mask_folder: Path = Path("models/brain-mask")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0)
+    precision: Literal["auto", "float32"] = "auto"
     tta: bool = False
     uncertainty: bool = False
     probabilities: bool = False

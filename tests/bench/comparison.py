@@ -229,11 +229,19 @@ def peak_bytes(pid: int | Literal["self"] = "self") -> int:
 
 def machine(*packages: str) -> str:
     """Return what the figures were measured with, as a sentence."""
-    parts = [f"Python {platform.python_version()}", f"{len(os.sched_getaffinity(0))} cores"]
+    cores = len(os.sched_getaffinity(0))
+    parts = [f"Python {platform.python_version()}", f"{cores} cores ({_instructions()})"]
     parts += [f"load {os.getloadavg()[0]:.1f} at the end"]
     for package in packages:
         parts.append(f"{package} {importlib.import_module(package).__version__.partition('-')[0]}")
     return f"Measured with {', '.join(parts)}."
+
+
+def _instructions() -> str:
+    """Return which of the instructions that matter for a network the processor has."""
+    said = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    names = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX"}
+    return ", ".join(name for flag, name in names.items() if flag in said) or "none of AVX2"
 
 
 def version(command: str, option: str, pattern: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import bench_engine, bench_ledger, comparison
+from tests.bench import bench_ledger, comparison, engine_inputs
 from tests.bench.comparison import Comparison
 
 
@@ -62,10 +62,10 @@ def test_the_guard_tells_a_ratio_that_fell_in_every_round(page: Path) -> None:
     assert [loss.split(":")[0] for loss in comparison.losses(now)] == ["a"]
 
 
-@pytest.mark.parametrize("name", bench_engine.NETWORKS)
+@pytest.mark.parametrize("name", engine_inputs.NETWORKS)
 @pytest.mark.parametrize("way", ["monai", "engine", "crop"])
-def test_the_engine_is_measured_without_a_mask_network(name: str, way: bench_engine.Way) -> None:
-    assert not bench_engine.declared(name, way, ()).needs_brain_for
+def test_the_engine_is_measured_without_a_mask_network(name: str, way: engine_inputs.Way) -> None:
+    assert not engine_inputs.declared(name, way, ()).needs_brain_for
 
 
 def test_every_question_to_the_ledger_can_be_asked() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,3 +37,12 @@ def test_the_entropy_of_regions_is_that_of_the_least_sure_one() -> None:
     found = activation.entropy(torch.logit(p), "sigmoid")
     binary = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
     torch.testing.assert_close(found, torch.tensor([1.0, 0.0, binary]), atol=1e-4, rtol=0)
+
+
+def test_the_most_probable_class_is_that_of_argmax_and_the_first_of_equals() -> None:
+    scores = torch.randint(-3, 3, (5, 20, 21, 22), generator=torch.Generator().manual_seed(1))
+    for one in (scores.float(), scores.float().permute(0, 3, 1, 2)):
+        found = activation.most_probable(one)
+        assert found.dtype == torch.uint8
+        assert np.array_equal(found.numpy(), one.numpy().argmax(axis=0))
+    assert not activation.most_probable(torch.ones(1, 2, 3, 4)).any()

@@ -14,11 +14,16 @@ from monai.networks.nets.swin_unetr import SwinUNETR
 from monai.networks.nets.unet import UNet
 from torch import Tensor, nn
 
-from inference import runtime
+from converters import phantom
+from inference import choosing, manifest, model
+from inference.activation import Activation
+from inference.choosing import Precision
 from inference.errors import InvalidOutputError
 from inference.networks import ResidualUNet
-from inference.runtime import OpenVinoRuntime, StoppedError, TorchRuntime
+from inference.predict import predict
+from inference.runtime import OpenVinoRuntime, StoppedError, TorchRuntime, knows_half
 
+PRECISIONS: tuple[Precision, ...] = ("auto", "float32")
 ROOT = Path(__file__).parents[3]
 WINDOW = (32, 32, 32)
 
@@ -42,7 +47,9 @@ def networks() -> dict[str, nn.Module]:
 def test_openvino_runs_the_published_architectures_with_the_scores_of_torch(name: str) -> None:
     network = networks()[name].eval()
     side = 64 if name == "swin" else 32  # the least that it takes
-    chosen = runtime.choose(network, "cpu", window=(side, side, side), channels=4, threads=2)
+    chosen = choosing.choose(
+        network, "cpu", window=(side, side, side), channels=4, threads=2, precision="float32"
+    )
     assert chosen.reason == ""
     assert chosen.runtime.name.startswith("OpenVINO")
     window = torch.randn(1, 4, side, side, side, generator=torch.Generator().manual_seed(9))
@@ -50,6 +57,57 @@ def test_openvino_runs_the_published_architectures_with_the_scores_of_torch(name
         expected = network(window)
     (found,) = chosen.runtime.scores([window], never)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+in_half = pytest.mark.skipif(not knows_half(), reason="the processor knows no bfloat16")
+
+
+@in_half
+def test_half_precision_is_taken_where_it_labels_as_float32_does() -> None:
+    study = list(phantom.make_study(3, size="small").volumes.values())
+    labels = {}
+    for precision in PRECISIONS:
+        loaded = model.load(
+            manifest.load(ROOT / "models" / "demo-glioma"),
+            device="cpu",
+            precision=precision,
+            mask_folder=ROOT / "models" / "brain-mask",
+        )
+        assert loaded.runtime_reason == ""
+        assert loaded.runtime.name.endswith({"auto": "bfloat16"}.get(precision, precision))
+        labels[precision] = predict(study, loaded, reference_role="t1gd").label_map.labels
+    assert labels["auto"].any()
+    assert (labels["auto"] == labels["float32"]).mean() > 0.9999
+
+
+def undecided() -> nn.Module:
+    """Return a network whose labels are a matter of digits that half precision does not have."""
+    network = nn.Sequential(nn.Conv3d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv3d(8, 2, 1))
+    with torch.no_grad():
+        for name, values in network.state_dict().items():
+            values.fill_({"0.weight": 1e-5, "0.bias": 1.0}.get(name, 0.0))
+        network.state_dict()["2.weight"].copy_(torch.tensor([1.0, -1.0])[:, None, None, None, None])
+        network.state_dict()["2.bias"].copy_(torch.tensor([-8.0, 8.0]))
+    return network.eval()
+
+
+@in_half
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_half_precision_that_labels_otherwise_is_not_taken_and_that_is_said(
+    activation: Activation,
+) -> None:
+    chosen = choosing.choose(
+        undecided(), "cpu", window=WINDOW, channels=4, threads=1, activation=activation
+    )
+    assert chosen.runtime.name.endswith("float32")
+    assert "half precision labels" in chosen.reason
+
+
+@pytest.mark.skipif(knows_half(), reason="the processor knows bfloat16")
+def test_a_processor_without_half_precision_computes_in_float32() -> None:
+    network = networks()["unet"].eval()
+    chosen = choosing.choose(network, "cpu", window=WINDOW, channels=4, threads=1)
+    assert (chosen.reason, chosen.runtime.name[-7:]) == ("", "float32")
 
 
 def test_windows_come_back_in_order_however_many_run() -> None:
@@ -85,14 +143,14 @@ class Odd(nn.Module):
     ("kind", "reason"), [("unknown", "cannot run"), ("unsteady", "other scores")]
 )
 def test_torch_runs_what_openvino_does_not_and_says_so(kind: str, reason: str) -> None:
-    chosen = runtime.choose(Odd(kind).eval(), "cpu", window=WINDOW, channels=4, threads=1)
+    chosen = choosing.choose(Odd(kind).eval(), "cpu", window=WINDOW, channels=4, threads=1)
     assert chosen.runtime.name.startswith("torch")
     assert reason in chosen.reason
 
 
 def test_several_outputs_are_refused_before_anything_is_chosen() -> None:
     with pytest.raises(InvalidOutputError, match="several outputs"):
-        runtime.choose(Odd("several").eval(), "cpu", window=WINDOW, channels=4, threads=1)
+        choosing.choose(Odd("several").eval(), "cpu", window=WINDOW, channels=4, threads=1)
 
 
 @pytest.mark.parametrize("fits", [1, 2, 3])
