@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from converters import series
@@ -27,8 +28,8 @@ from converters.mr_writer import write_series
 from converters.seg import SegIdentity, build_segmentation
 from converters.volume import Grid, LabelMap, Volume
 from inference import manifest, model
-from inference.model import LoadedModel
-from inference.runtime import knows_half
+from inference.model import LoadedModel, granted_cores
+from inference.runtime import IN_FLIGHT, OpenVinoRuntime, knows_half, never
 from tests.bench import comparison
 
 _MODEL: Final = Path(__file__).parents[2] / "models" / "demo-glioma"
@@ -139,28 +140,36 @@ def _in_half(rounds: int) -> list[str]:
     loaded = model.load(manifest.load(_MODEL), device="cpu")
     if loaded.runtime_reason or not knows_half():
         return []
-    return [_rates(loaded, _windows(loaded, rounds)["network"][-1] / _WINDOWS[-1], rounds, "half")]
+    return [
+        _rates(loaded, _windows(loaded, rounds)["network"][-1] / _WINDOWS[-1], rounds, half=True)
+    ]
 
 
-def _rates(
-    loaded: LoadedModel, window_s: float, rounds: int, precision: Literal["float", "half"] = "float"
-) -> str:
+def _rates(loaded: LoadedModel, window_s: float, rounds: int, *, half: bool = False) -> str:
     """Return how much arithmetic a second the windows got, beside a product of matrices."""
     one = torch.randn(1, len(loaded.manifest.inputs), *loaded.manifest.infer.window)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         loaded.network(one)
     flops = counter.get_total_flops()
-    square = torch.randn(_SQUARE, _SQUARE)
-    if precision == "half":
-        square = square.bfloat16()
-    peak = 2 * _SQUARE**3 / _usual_s(lambda: torch.matmul(square, square), rounds)
-    rate = flops / window_s
+    peak, rate = _product(rounds, half=half), flops / window_s
     return (
         f"The network in {loaded.runtime.name}: **{rate / 1e9:.0f} GFLOP/s**, "
         f"{flops / 1e9:.1f} GFLOP a window (counted as plain convolutions); a product of two "
-        f"matrices of {_SQUARE} x {_SQUARE} of the same precision in torch, in the same run: "
+        f"matrices of {_SQUARE} x {_SQUARE} of the same precision, in the same run: "
         f"{peak / 1e9:.0f} GFLOP/s; share **{100 * rate / peak:.0f} %**."
     )
+
+
+def _product(rounds: int, *, half: bool) -> float:
+    """Return the operations a second of a large product, in torch or OpenVINO, what is faster."""
+    square = torch.randn(_SQUARE, _SQUARE)
+    layer = nn.Linear(_SQUARE, _SQUARE, bias=False).eval()
+    openvino = OpenVinoRuntime(layer, granted_cores(), half=half)
+    several = [square[None]] * 2 * IN_FLIGHT
+    seconds = _usual_s(lambda: list(openvino.scores(several, never)), rounds) / len(several)
+    if half:
+        square = square.bfloat16()
+    return 2 * _SQUARE**3 / min(seconds, _usual_s(lambda: torch.matmul(square, square), rounds))
 
 
 def _usual_s(work: Callable[[], object], rounds: int) -> float:
