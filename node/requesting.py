@@ -19,6 +19,10 @@ class Checkpoint:
     only later: the reactor, believed at rest, then takes the answer of the next request for a
     request, drops it, and the sender waits for it until it gives up (pynetdicom's issue 875). Here
     nobody passes once it is cleared, and who passes is at rest no more in the same moment.
+
+    It is the reactor that ends an association whose connection is gone. A sender that hears of it
+    therefore waits for that end: with a next request it would stop the reactor before its round,
+    and so wait for each of its answers in vain.
     """
 
     def __init__(self, assoc: Association) -> None:
@@ -27,10 +31,13 @@ class Checkpoint:
         self._is_open = True
 
     def set(self) -> None:
-        """Let the reactor run."""
+        """Let the reactor run; to its end, where the association is aborted."""
         with self._changed:
             self._is_open = True
             self._changed.notify_all()
+        is_reactor = threading.current_thread() is self._assoc
+        if self._assoc.is_established and not is_reactor and self._assoc.acse.is_aborted():
+            self._assoc.join()
 
     def clear(self) -> None:
         """Stop the reactor at its next round."""

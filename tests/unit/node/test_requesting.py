@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
+from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
+from pynetdicom.transport import AssociationSocket
 
 from node.requesting import Checkpoint, RequestingEntity
-from tests.scripted_peers import LOOPBACK, dimse_peer
+from tests.scripted_peers import LOOPBACK, dimse_peer, small_object
 from tests.waiting import wait_until
+
+_LAST = 99  # number of the message at which the peer dies
 
 
 class _Reactor:
@@ -78,3 +84,23 @@ def test_associations_of_our_entity_rest_at_that_checkpoint() -> None:
         assert [assoc.send_c_echo().Status for _ in range(20)] == [0] * 20
         assoc.release()
     assert assoc.is_released
+
+
+def test_a_connection_that_is_gone_costs_one_request_and_no_waiting(tmp_path: Path) -> None:
+    _, path = small_object(tmp_path)
+    entity = RequestingEntity()
+    entity.dimse_timeout = 60.0
+    entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
+
+    def answer(event: Event) -> int:
+        if event.request.MessageID == _LAST:
+            cast("AssociationSocket", event.assoc.dul.socket).close()  # as if the peer had died
+        return 0
+
+    with dimse_peer(answer) as port:
+        for _ in range(50):
+            assoc = entity.associate(LOOPBACK, port, ae_title="PACS")
+            assert assoc.send_c_store(path).Status == 0
+            assert "Status" not in assoc.send_c_store(path, msg_id=_LAST)
+            assert not assoc.is_established
+            assert assoc.is_aborted
