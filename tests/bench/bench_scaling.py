@@ -29,7 +29,7 @@ from converters.seg import SegIdentity, build_segmentation
 from converters.volume import Grid, LabelMap, Volume
 from inference import manifest, model
 from inference.model import LoadedModel, granted_cores
-from inference.runtime import IN_FLIGHT, OpenVinoRuntime, knows_half, never
+from inference.runtime import IN_FLIGHT, OpenVinoRuntime, never
 from tests.bench import comparison
 
 _MODEL: Final = Path(__file__).parents[2] / "models" / "demo-glioma"
@@ -138,7 +138,7 @@ def _windows(loaded: LoadedModel, rounds: int) -> dict[str, list[float]]:
 def _in_half(rounds: int) -> list[str]:
     """Return the rates in half precision, where the node takes it here."""
     loaded = model.load(manifest.load(_MODEL), device="cpu")
-    if loaded.runtime_reason or not knows_half():
+    if not (isinstance(loaded.runtime, OpenVinoRuntime) and loaded.runtime.half):
         return []
     return [
         _rates(loaded, _windows(loaded, rounds)["network"][-1] / _WINDOWS[-1], rounds, half=True)

@@ -20,7 +20,8 @@ _DOCS: Final = Path(__file__).parents[2] / "docs"
 _PAGE, _RATIOS = _DOCS / "performance.md", _DOCS / "performance.json"
 
 _OURS, _MISSED, _LINE, _TEXT = "#2f855a", "#c05621", "#718096", "#4a5568"
-_WIDTH, _ROW, _LABEL, _HEAD = 720, 30, 300, 34
+_WIDTH, _ROW, _LABEL, _HEAD, _FOOT = 840, 30, 366, 34, 22
+_AFTER = 120  # room for the figure behind the longest bar
 _LINEAR = 1.2  # what is more than noise above 1
 
 LOSS: Final = 0.2
@@ -96,9 +97,9 @@ def _figures(values: Sequence[float], unit: str) -> str:
 def picture(title: str, rows: Sequence[Comparison]) -> str:
     """Return an SVG: a bar for each ratio with its range, a line at 1, a mark at the target."""
     most = max(1.1, *(max(one.ratios) for one in rows), *(one.target or 0.0 for one in rows)) * 1.05
-    scale = (_WIDTH - _LABEL - 60) / most
-    height = _HEAD + _ROW * len(rows) + 8
-    parts = [_text(12, 22, title, "font-weight='600'"), _one(scale, height)]
+    scale = (_WIDTH - _LABEL - _AFTER) / most
+    height = _HEAD + _ROW * len(rows) + _FOOT
+    parts = [_text(12, 22, title, "font-weight='600'"), *_one(scale, height, "1: the peer")]
     for index, one in enumerate(rows):
         top = _HEAD + index * _ROW
         middle = top + _ROW / 2
@@ -109,11 +110,13 @@ def picture(title: str, rows: Sequence[Comparison]) -> str:
             _bar(top + 6, scale * one.ratio, _OURS if is_reached else _MISSED),
             _line(low, middle, high, middle, "2"),
         ]
+        right, figure = max(high, _LABEL + scale * one.ratio), f"{one.ratio:.2f}"
         if one.target is not None:
             at = _LABEL + scale * one.target
             parts.append(_line(at, top + 3, at, top + _ROW - 3, "3"))
-        right = max(high, _LABEL + scale * one.ratio)
-        parts.append(_text(right + 8, middle + 4, f"{one.ratio:.2f}"))
+            figure += f" (target {one.target:g})"
+            right = at if right < at < right + _AFTER else right
+        parts.append(_text(right + 8, middle + 4, figure))
     return _svg(title, height, parts)
 
 
@@ -157,9 +160,9 @@ def growth_table(
 
 def growth_picture(title: str, slopes: Mapping[str, float]) -> str:
     """Return an SVG: a bar for each slope and a line at 1, where cost grows as what it is for."""
-    scale = (_WIDTH - _LABEL - 60) / max(1.1, *slopes.values())
-    height = _HEAD + _ROW * len(slopes) + 8
-    parts = [_text(12, 22, title, "font-weight='600'"), _one(scale, height)]
+    scale = (_WIDTH - _LABEL - _AFTER) / max(1.1, *slopes.values())
+    height = _HEAD + _ROW * len(slopes) + _FOOT
+    parts = [_text(12, 22, title, "font-weight='600'"), *_one(scale, height, "1: linear")]
     for index, (name, value) in enumerate(slopes.items()):
         top, width = _HEAD + index * _ROW, scale * max(value, 0.0)
         parts += [
@@ -262,9 +265,13 @@ def _svg(title: str, height: int, parts: Sequence[str]) -> str:
     )
 
 
-def _one(scale: float, height: float) -> str:
-    """Return the dashed line at 1; it comes first, so that figures stand on it."""
-    return _line(_LABEL + scale, _HEAD, _LABEL + scale, height - 6, "1", dash="4 3")
+def _one(scale: float, height: float, says: str) -> list[str]:
+    """Return the dashed line at 1 and what it is; they come first, so that figures stand on it."""
+    at, end = _LABEL + scale, height - _FOOT + 4
+    return [
+        _line(at, _HEAD, at, end, "1", dash="4 3"),
+        _text(at, end + 13, says, "text-anchor='middle' font-size='11'"),
+    ]
 
 
 def _bar(
