@@ -21,6 +21,9 @@ from node.errors import LedgerSchemaError, LedgerUnavailableError
 _PATIENCE_S: Final = 30
 """How long a transaction waits for another one, and an idle one or a lost server is put up with."""
 
+_CACHE_KIB: Final = 256
+"""Pages that a SQLite connection keeps; the system keeps the file's for all of them."""
+
 LOST_SERVER: Final = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -40,6 +43,13 @@ _BEGIN_WRITING: Final = {
     # One writer at a time, as in SQLite: what is counted before a row is added stays true.
     "postgresql": "SELECT pg_advisory_xact_lock(hashtext('neuroseg ' || current_schema()))",
 }
+
+
+@sa.event.listens_for(sa.Pool, "connect")
+def _keep_few_pages(connection: object, _: object) -> None:
+    """Keep a SQLite connection small: the job engine's too, of which each process has many."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
 
 
 def _configure_sqlite(engine: Engine) -> None:

@@ -75,7 +75,9 @@ class Job:
 Handler = Callable[[Job], Sequence[Job]]
 """Does a job and returns those that follow it."""
 
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU C library
+_gnu = ctypes.CDLL(None)  # where it is the GNU C library, it can be told how to keep memory
+_trim, _tell = getattr(_gnu, "malloc_trim", None), getattr(_gnu, "mallopt", None)
+_MOST_ARENAS, _ARENAS = -8, 2
 _handler: Handler | None = None
 _running: set[str] = set()
 
@@ -336,6 +338,8 @@ class Worker:
         except OSError as error:
             raise ConfigError(reason=f"a worker named {self.executor_id} already runs") from error
         gc.freeze()  # what libraries have made stays; `_job` need not look at it each time
+        if _tell is not None:
+            _tell(_MOST_ARENAS, _ARENAS)  # not one for each thread, full of holes of its own
         DBOS.listen_queues([stage.value for stage in self._queues])
         DBOS.launch()
         for stage, count in self._queues.items():

@@ -245,3 +245,10 @@ def test_memory_that_jobs_are_done_with_goes_back_to_the_system() -> None:
     before = _held_bytes()
     jobs._give_back()
     assert before - _held_bytes() > 200_000_000
+
+
+def test_a_connection_of_the_engine_to_sqlite_keeps_few_pages(tmp_path: Path) -> None:
+    outside = Jobs(f"sqlite:///{tmp_path}/jobs.sqlite")
+    with outside._client._sys_db.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA cache_size").scalar() == -256
+    outside.close()
