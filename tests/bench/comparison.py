@@ -154,7 +154,7 @@ def growth_table(
     lines = [f"| {what} | {heads} | slope |", f"|---|{'---|' * len(counts)}---|"]
     for name, values in found.items():
         cells = " | ".join(f"{value:.{digits}f}" for value in values)
-        lines.append(f"| {name} | {cells} | {slope(counts, values):.2f} |")
+        lines.append(f"| {name} | {cells} | {slope(counts, values):z.2f} |")
     return "\n".join(lines)
 
 
@@ -168,7 +168,7 @@ def growth_picture(title: str, slopes: Mapping[str, float]) -> str:
         parts += [
             _text(_LABEL - 10, top + _ROW / 2 + 4, name, "text-anchor='end'"),
             _bar(top + 6, width, _OURS if value <= _LINEAR else _MISSED),
-            _text(_LABEL + width + 8, top + _ROW / 2 + 4, f"{value + 0.0:.2f}"),
+            _text(_LABEL + width + 8, top + _ROW / 2 + 4, f"{value:z.2f}"),
         ]
     return _svg(title, height, parts)
 
