@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from functools import partial
@@ -63,6 +65,7 @@ KEYS = frozenset(
         "free_bytes",
         "signal",
         "path_count",
+        "untold_count",
         "path",
     }
 )
@@ -92,20 +95,37 @@ def _with_role(
     return event
 
 
+_EVERY_S = 1.0  # a place of a library tells
+
 _QUOTING = ("nibabel.global",)
 """Loggers that write to stderr by handlers of their own, and quote the file they read."""
 
 
 class _LibraryHandler(logging.Handler):
-    """Report that a library complained, and where, without its words."""
+    """Report that a library complained, and where, without its words; a place once a second.
+
+    A connection that brings garbage would otherwise fill the log with a line for every few bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._due_at: dict[str, float] = {}
+        self._untold: Counter[str] = Counter()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the place of a library's record, never its text."""
+        place, now = f"{record.module}:{record.lineno}", time.monotonic()
+        if now < self._due_at.get(place, 0.0):
+            self._untold[place] += 1
+            return
+        self._due_at[place] = now + _EVERY_S
+        untold = self._untold.pop(place, 0)
         get().log(
             max(record.levelno, logging.WARNING),
             "library.complained",
             library=record.name.split(".")[0],
-            place=f"{record.module}:{record.lineno}",
+            place=place,
+            **({"untold_count": untold} if untold else {}),
         )
 
 

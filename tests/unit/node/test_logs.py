@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import warnings
 from typing import Any
 
@@ -62,6 +63,20 @@ def test_a_librarys_words_are_reduced_to_its_name_and_place(
     assert (line["event"], line["library"]) == ("library.complained", "pydicom")
     assert line["place"].startswith("test_logs:")
     assert "Somebody" not in json.dumps(line)
+
+
+def test_what_a_library_repeats_is_told_once_a_second_with_its_number(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    logs.configure()
+    for later in (0.0, 0.3, 0.9, 1.1):
+        now = 100.0 + later
+        logging.getLogger("pynetdicom.dul").error("Unknown PDU type")
+    first, last = _lines(capsys)
+    assert "untold_count" not in first
+    assert last["untold_count"] == 2
 
 
 def test_a_library_with_a_handler_of_its_own_quotes_no_file(
