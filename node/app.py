@@ -9,12 +9,10 @@ where a role needs them: the receiver and the web role load neither torch nor th
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from inference import manifest as manifests
@@ -22,6 +20,7 @@ from inference.manifest import Manifest
 from node import logs
 from node.access import Gate, is_loopback
 from node.cases import AssembledCase, Stage
+from node.ending import when_told
 from node.errors import AddressUnavailableError
 from node.ledger import Ledger
 from node.rows import place_of_processes
@@ -53,12 +52,11 @@ def _stop_signal() -> threading.Event:
     """Return an event that SIGTERM and SIGINT set."""
     stopping = threading.Event()
 
-    def _on_signal(number: int, _: FrameType | None) -> None:
+    def _end(name: str) -> None:
         stopping.set()
-        logs.get().info("role.stopping", signal=signal.Signals(number).name)
+        logs.get().info("role.stopping", signal=name)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _on_signal)
+    when_told(_end)
     return stopping
 
 

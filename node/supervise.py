@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, MappingProxyType
+from types import MappingProxyType
 from typing import Protocol
 
 from node import logs
+from node.ending import when_told
 
 ROLES = ("receive", "web", "work", "infer")
 _FIRST_DELAY_S = 0.5
@@ -203,11 +204,10 @@ def receive_environments(count: int, worker_name: str) -> list[dict[str, str]]:
 def run_until_signal(supervisor: Supervisor) -> None:
     """Run the roles until SIGTERM or SIGINT, then drain them."""
 
-    def _on_signal(number: int, _: FrameType | None) -> None:
+    def _end(name: str) -> None:
         supervisor.stop()
-        logs.get().info("node.stopping", signal=signal.Signals(number).name)
+        logs.get().info("node.stopping", signal=name)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _on_signal)
+    when_told(_end)
     logs.get().info("node.started")
     supervisor.run()
